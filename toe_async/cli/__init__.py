@@ -1,0 +1,1 @@
+"""Composition root: the only reader of argv and environment."""

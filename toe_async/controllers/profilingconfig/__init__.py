@@ -1,0 +1,1 @@
+"""ProfilingConfig: watch CPU and memory, decide, claim, capture, account."""

@@ -1,0 +1,1 @@
+"""How the processes are seen: logs, metrics and health. Knows no domain type and no network library."""
