@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Exponential waits with jitter: initial, initial*factor, ... up to ``cap`` seconds, each stretched by up to ``jitter``.
+    """Exponential waits with jitter: initial, initial*factor, ... up to ``cap`` seconds, each stretched by
+    at most ``jitter``.
 
     The jitter only adds, so the stated wait is a lower bound and many clients that failed together spread out after it.
     Not shared between tasks; one caller counts its own failures.

@@ -26,7 +26,8 @@ def any_match(patterns: Iterable[str], text: str) -> bool:
 def _compile(pattern: str) -> re.Pattern[str]:
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"the glob is longer than {_LONGEST_PATTERN} characters")
-    out, braces, at = [], 0, 0
+    out: list[str] = []
+    braces = at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1

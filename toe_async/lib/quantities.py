@@ -1,7 +1,7 @@
 """Kubernetes quantities: ``100m``, ``199633923n``, ``128Mi``, ``1e3``, ``1.5G``.
 
-The grammar is that of apimachinery's resource.Quantity: a signed decimal number and one suffix, decimal SI, binary SI or
-a decimal exponent.
+The grammar is that of apimachinery's resource.Quantity: a signed decimal number and one suffix, decimal SI, binary
+SI or a decimal exponent.
 """
 
 import re
