@@ -1,8 +1,8 @@
 """Logs: one JSON object a line, or a console format for people.
 
-Keys: ``ts level logger msg`` and what the call adds; ContextVars bound by ``structlog.contextvars`` (controller, namespace,
-name, reconcileID, captureID) come by themselves. Control characters never reach the output raw: JSON escapes them, and the
-console renderer gets them escaped, so that no value can forge a line.
+Keys: ``ts level logger msg`` and what the call adds; ContextVars bound by ``structlog.contextvars`` (controller,
+namespace, name, reconcileID, captureID) come by themselves. Control characters never reach the output raw: JSON escapes
+them, and the console renderer gets them escaped, so that no value can forge a line.
 """
 
 import logging
@@ -10,7 +10,7 @@ import sys
 from typing import Any, Literal, TextIO
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 LogFormat = Literal["json", "console"]
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -31,7 +31,7 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
         if format_ == "json"
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), event_key="msg", timestamp_key="ts")
     )
-    shared = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
