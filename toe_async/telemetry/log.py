@@ -19,7 +19,7 @@ _LONGEST_VALUE = 2048
 
 def get(name: str) -> FilteringBoundLogger:
     """Return the logger of a part of the program, such as ``kube.client``."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: FilteringBoundLogger = structlog.get_logger(logger_name=name)
     return logger
 
 
@@ -36,6 +36,7 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.EventRenamer("msg"),
+        _named,
         _one_line if format_ == "console" else _bounded,
     ]
     structlog.configure(
@@ -55,6 +56,13 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
     root.handlers[:] = [foreign]
     # Libraries speak at info about every request; what they have to say to an operator starts at warning.
     root.setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def _named(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    # structlog keeps the keyword `logger` for itself until the event is built.
+    if "logger_name" in event:
+        event["logger"] = event.pop("logger_name")
+    return event
 
 
 def _bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
