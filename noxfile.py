@@ -1,14 +1,16 @@
 """Every command of the project: demo, tests, types, lint, crds, e2e, bench, nightly.
 
-On a machine that has nothing but Python: ``python3 noxfile.py demo`` makes a virtual environment of its own in ``.venv``
-and runs the session there. Where nox is installed, ``nox -s demo`` runs the same commands.
+On a machine that has nothing but Python: ``python3 noxfile.py demo`` makes a virtual environment of its own in
+``.venv`` and runs the session there. Where nox is installed, ``nox -s demo`` runs the same commands.
 """
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
@@ -26,22 +28,18 @@ SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "nightly": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
 }
 
-try:
-    import nox
-except ImportError:  # a bare machine: main() below does without
-    nox = None
-
-if nox is not None and __name__ != "__main__":
+if __name__ != "__main__":  # read by nox itself
+    NOX: Any = importlib.import_module("nox")
 
     def _register(name: str, extra: str, commands: list[list[str]]) -> None:
-        def session(session: "nox.Session") -> None:
+        def session(session: Any) -> None:
             session.install("-e", f".[{extra}]")
             for command in commands[:-1]:
                 session.run(*command)
             session.run(*commands[-1], *session.posargs)
 
         session.__doc__ = " && ".join(" ".join(command) for command in commands)
-        nox.session(session, name=name, default=name == "tests")
+        NOX.session(session, name=name, default=name == "tests")
 
     for _name, (_extra, _commands) in SESSIONS.items():
         _register(_name, _extra, _commands)
@@ -49,7 +47,7 @@ if nox is not None and __name__ != "__main__":
 
 def _prepare(extra: str) -> None:
     """Make the virtual environment, or bring it up to date when pyproject.toml changed."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  this file is what an older Python meets first
         sys.exit(f"toe-async needs Python 3.11 or later; this is {sys.version.split()[0]} ({sys.executable})")
     wanted = hashlib.sha256((HERE / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     stamp = VENV / f"toe-{extra}.stamp"
@@ -87,7 +85,7 @@ def main(argv: list[str]) -> int:
         if number == len(commands):
             # The last command takes over this process, so that Ctrl-C and the exit code are its own.
             os.chdir(HERE)
-            os.execve(line[0], line, environment)  # noqa: S606
+            os.execve(line[0], line, environment)
         if code := subprocess.run(line, cwd=HERE, env=environment, check=False).returncode:
             return code
     return 0
