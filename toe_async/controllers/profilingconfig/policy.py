@@ -1,0 +1,85 @@
+"""Whether the admission policy is in force that holds a ProfilingConfig's author to his own rights.
+
+Without it anybody who may create a ProfilingConfig could have the operator open port-forwards for him, so a missing
+policy or binding stops everything (guarantees.md H21) unless the administrator said that it is optional. The two
+objects are read by name once a minute, more often while they are missing: an install applies them in any order.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from toe_async.apis.kinds import POLICIES, POLICY_BINDINGS
+from toe_async.kube.errors import Forbidden, KubeError, NotFound
+from toe_async.kube.requests import Request, get
+from toe_async.telemetry import log
+
+POLICY_NAME = "toe-profilingconfig-author"
+_SETTLED_SECONDS = 60.0
+_MISSING_SECONDS = 5.0
+_log = log.get("profilingconfig.policy")
+
+
+class Sender(Protocol):
+    """Sends one request and returns the body."""
+
+    async def send(self, request: Request) -> bytes:
+        """Return the body of a successful answer, else raise KubeError."""
+
+
+class _BindingSpec(msgspec.Struct, rename="camel"):
+    policy_name: str = ""
+    validation_actions: list[str] = []
+
+
+class _Binding(msgspec.Struct):
+    spec: _BindingSpec = msgspec.field(default_factory=_BindingSpec)
+
+
+class PolicyMonitor:
+    """Knows what is missing. ``problem`` is None while policy and binding are there, else one sentence.
+
+    Before the first answer the policy counts as missing; once seen, an API server that is away changes nothing.
+    """
+
+    def __init__(self, client: Sender, on_change: Callable[[], None], *, required: bool) -> None:
+        self._client, self._on_change = client, on_change
+        self.problem: str | None = "the admission policy has not been looked for yet" if required else None
+        self._required = required
+
+    async def run(self) -> None:
+        """Look again and again until cancelled; ends at once when the policy is optional."""
+        while self._required:
+            try:
+                problem = await self._look()
+            except KubeError as error:
+                _log.warning("the admission policy cannot be read", problem=str(error))
+                problem = self.problem
+            if problem != self.problem:
+                _log.info("the admission policy changed", problem=problem)
+                self.problem = problem
+                self._on_change()
+            await asyncio.sleep(_MISSING_SECONDS if problem else _SETTLED_SECONDS)
+
+    async def _look(self) -> str | None:
+        try:
+            await self._client.send(get(POLICIES, None, POLICY_NAME, timeout=10.0))
+            raw = await self._client.send(get(POLICY_BINDINGS, None, POLICY_NAME, timeout=10.0))
+            binding = msgspec.json.decode(raw, type=_Binding).spec
+        except NotFound as error:
+            return (
+                f"{error.message}; apply the ValidatingAdmissionPolicy and the ValidatingAdmissionPolicyBinding "
+                f"{POLICY_NAME} from deploy/base, or start the operator with --policy=optional"
+            )
+        except Forbidden as error:
+            return f"the operator may not read the admission policy {POLICY_NAME}: {error.message}"
+        except msgspec.DecodeError as error:
+            return f"the admission policy {POLICY_NAME} cannot be read: {error}"
+        if binding.policy_name != POLICY_NAME or "Deny" not in binding.validation_actions:
+            return (
+                f"the ValidatingAdmissionPolicyBinding {POLICY_NAME} must name the policy {POLICY_NAME} and deny: "
+                f"set policyName and validationActions: [Deny]"
+            )
+        return None
