@@ -25,7 +25,10 @@ def to_folded(profile: Profile, sample_type: str | None = None) -> str:
 
 
 def from_folded(text: str, kind: ValueType, *, max_stacks: int = 200_000) -> Profile:
-    """The stacks of `text`, their numbers as values of `kind`. Empty lines are passed over; a bad line is a ProfileError."""
+    """The stacks of `text`, their numbers as values of `kind`. Empty lines are passed over.
+
+    Raises ProfileError for a line that is none, a stack deeper than 2,048 and more than `max_stacks` stacks.
+    """
     samples: list[Sample] = []
     frames: dict[str, Frame] = {}
     for number, line in enumerate(text.split("\n"), start=1):
