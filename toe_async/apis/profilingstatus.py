@@ -94,9 +94,10 @@ class CaptureStatus(Wire, frozen=True, kw_only=True):
 
 
 class Cooldown(Wire, frozen=True, kw_only=True):
-    """A pod that is left alone for a while."""
+    """A pod that is left alone for a while: after a threshold capture, or for the rest of its interval."""
 
     pod_uid: Annotated[str, Meta(description="UID of the pod.", max_length=64)] = field(name="podUID")
+    reason: Annotated[str, Meta(description="What it is spared: threshold-exceeded or on-demand.", max_length=64)]
     until: Annotated[datetime, Meta(description="When it may be captured again.")]
 
 
@@ -135,6 +136,6 @@ class ProfilingConfigStatus(Wire, frozen=True, kw_only=True, omit_defaults=False
         Meta(
             description="Pods that are left alone for a while.",
             max_length=MAX_COOLDOWNS,
-            extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["podUID"]},
+            extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["podUID", "reason"]},
         ),
     ] = ()
