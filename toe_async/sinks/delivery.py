@@ -279,14 +279,16 @@ class Delivery:
             trouble = SinkUnavailable(f"internal error {type(error).__name__}; see the operator's log", sink_wide=False)
         finally:
             lane.running -= 1
-                parcel.running = False
+            parcel.running = False
             parcel.tried = True
             self._changed.set()
         now = self._clock.monotonic()
-        if trouble is not None:
+        if trouble is not None and self._clock.now() < parcel.deadline:
             self._retry(lane, parcel, trouble, now)
             return
-        assert outcome is not None
+        if trouble is not None:
+            parcel.last = str(trouble)
+        outcome = outcome or self._too_late(parcel)
         if isinstance(outcome, Receipt):
             lane.heal(now)
             self._metrics.uploads.labels(sink, "stored").inc()
