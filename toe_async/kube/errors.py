@@ -34,7 +34,14 @@ class TransportError(KubeError):
         self.sent = sent
 
 
-class UnexpectedAnswer(KubeError):  # noqa: N818 -- it names what came, as the rest of the tree does
+class UntrustedServer(TransportError):  # noqa: N818 -- it names who was met, as the rest of the tree does
+    """The server's certificate does not verify; nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
+class UnexpectedAnswer(KubeError):  # noqa: N818
     """What answered does not speak the Kubernetes API (a login page, a proxy), or said more than is allowed."""
 
     def __init__(self, message: str) -> None:
