@@ -16,20 +16,19 @@ from msgspec.structs import replace
 
 from toe_async.apis.captures import CaptureReason, CaptureRecord, CollectorRef, S3Ref, SinkRef, Target
 from toe_async.apis.pods import Pod
-from toe_async.apis.profilingconfig import ProfilingConfig, ProfilingConfigSpec
+from toe_async.apis.profilingconfig import ProfilingConfigSpec
 from toe_async.apis.profilingstatus import (
     MAX_COOLDOWNS,
     CaptureState,
     CaptureStatus,
     Cooldown,
-    ProfileType,
     ProfilingConfigStatus,
 )
 from toe_async.apis.reasons import Reason
 from toe_async.capture.identity import capture_id
+from toe_async.capture.pprof import deadline_seconds
 from toe_async.capture.targets import PprofTarget, Refused, is_running, service_of, target_of
 from toe_async.capture.triggers import (
-    Base,
     Fire,
     History,
     NotFired,
@@ -52,15 +51,12 @@ MAX_WAITING = (
 HOLDER_GRACE = timedelta(seconds=30)  # for a holder's last write to arrive after its deadline
 SOFT_SECONDS = 60.0  # D12: sentences and counts are brought up to date at most this often
 
-# A profile that is not timed arrives within this, 1 GiB of heap on a busy machine included.
-_UNTIMED_SECONDS = 150
-_TIMED = (ProfileType.CPU, ProfileType.TRACE)
 # Room for the tries that a busy profiler is given (capture/pprof).
 _BUSY_SECONDS = 60
 
 
 class Judged(Struct, frozen=True):
-    """One pod after the rules: its target or why it has none, and the verdict of the thresholds (None: they are off)."""
+    """One pod after the rules: its target or why it has none, and the thresholds' verdict (None: they are off)."""
 
     facts: PodFacts
     target: PprofTarget | Refused
@@ -171,11 +167,11 @@ def _grant(seen: Observed) -> tuple[Reason, str] | None:
     if seen.granted:
         return None
     meta, target = seen.config.metadata, seen.config.target_namespace
-    return (
-        Reason.NAMESPACE_NOT_GRANTED,
+    message = (
         f"namespace {target} does not exist or does not let {meta.namespace} profile its pods; its owner can grant it: "
-        f"kubectl annotate namespace {target} profiling.io/allow-from={meta.namespace}",
+        f"kubectl annotate namespace {target} profiling.io/allow-from={meta.namespace}"
     )
+    return Reason.NAMESPACE_NOT_GRANTED, message
 
 
 REFUSALS = (_policy, _selector, _sinks, _grant)
@@ -218,7 +214,7 @@ def rule_of(spec: ProfilingConfigSpec) -> Rule:
     return Rule(
         cpu_percent=named.cpu_threshold_percent or 0,
         memory_percent=named.memory_threshold_percent or 0,
-        of=Base(str(named.of)),
+        of=named.of,
         for_seconds=named.for_seconds,
         rise_percent=named.rise_percent,
         rearm_percent=named.rearm_percent,
@@ -328,12 +324,7 @@ class _Limits:
 def _start(candidate: Candidate, seen: Observed) -> Start:
     config, pod, target = seen.config, candidate.judged.facts.pod, candidate.target
     spec = config.spec
-    timed = sum(type_ in _TIMED for type_ in spec.profile_types)
-    seconds = (
-        timed * (spec.cpu_seconds + 30)
-        + (len(spec.profile_types) - timed) * _UNTIMED_SECONDS
-        + (_BUSY_SECONDS if timed else 0)
-    )
+    seconds = _BUSY_SECONDS + sum(deadline_seconds(type_, spec.cpu_seconds) for type_ in spec.profile_types)
     return Start(
         record=CaptureRecord(
             id=capture_id(config.metadata.uid, pod.uid, target.container, candidate.instant),

@@ -1,7 +1,7 @@
 """The conditions of a ProfilingConfig, and the sentence that answers "why did nothing happen?" (D12). Pure.
 
-A sentence is a function of what matters only: figures far below a threshold are left out and others are rounded to tens,
-so that a quiet cluster gives the same words again and again and nothing has to be written (D40).
+A sentence is a function of what matters only: figures far below a threshold are left out and others are rounded to
+tens, so that a quiet cluster gives the same words again and again and nothing has to be written (D40).
 """
 
 from msgspec import Struct
