@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.artifacts import Artifacts
 from tests.e2e.harness import ROOT, SYSTEM, Images, Kube, Object, run, seaweedfs, until
 
 S3_NAMESPACE = "toe-e2e-s3"
@@ -207,6 +208,12 @@ def installed(kube: Kube, images: None, s3: S3) -> Kube:
             kube.ready(name)
     until("a leader", kube.leader, seconds=60)
     return kube
+
+
+@pytest.fixture(scope="session")
+def artifacts(installed: Kube) -> Artifacts:
+    """What the collector keeps."""
+    return Artifacts(installed)
 
 
 @pytest.fixture(scope="session")

@@ -217,6 +217,23 @@ def wait_for_capture(
     return until(what, found, seconds=seconds, every=1, describe=describe)[0]
 
 
+def wait_for_condition(
+    kube: Kube, namespace: str, name: str, type_: str, status: str, *, reason: str = "", seconds: float = 90
+) -> Object:
+    """A ProfilingConfig's condition once it has the status (and the reason)."""
+
+    def found() -> Object:
+        condition = kube.condition(namespace, name, type_)
+        right = condition.get("status") == status and reason in ("", condition.get("reason"))
+        return condition if right else {}
+
+    def describe() -> str:
+        return yaml.safe_dump(kube.config(namespace, name).get("status", {}).get("conditions"))
+
+    what = f"condition {type_}={status} {reason} of {namespace}/{name}"
+    return until(what, found, seconds=seconds, every=1, describe=describe)
+
+
 def pprof_top(profile: Path, *, sample: str = "") -> list[str]:
     """The functions that `go tool pprof -top` lists, hottest first; reading a bad file is an assertion."""
     options = [f"-sample_index={sample}"] if sample else []
