@@ -47,6 +47,7 @@ class CaptureRecord(Wire, frozen=True, kw_only=True):
     """All that is known when a capture is claimed. `id` is derived from the same facts by every replica (D1)."""
 
     id: str
+    group: str = "profiling.io"
     kind: str
     namespace: str
     name: str

@@ -47,6 +47,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     now: datetime
     holder: str
+    group: str
     config: ProfilingConfig
     policy_problem: str | None
     granted: bool

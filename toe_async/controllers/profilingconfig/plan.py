@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from toe_async.apis.captures import CaptureReason, CaptureRecord, CollectorRef, S3Ref, SinkRef, Target
+from toe_async.apis.kinds import PROFILING_CONFIGS
 from toe_async.apis.pods import Pod
 from toe_async.apis.profilingconfig import ProfilingConfigSpec
 from toe_async.apis.profilingstatus import (
@@ -328,7 +329,8 @@ def _start(candidate: Candidate, seen: Observed) -> Start:
     return Start(
         record=CaptureRecord(
             id=capture_id(config.metadata.uid, pod.uid, target.container, candidate.instant),
-            kind=config.kind or "ProfilingConfig",
+            group=seen.group,
+            kind=PROFILING_CONFIGS.kind,
             namespace=config.metadata.namespace,
             name=config.metadata.name,
             uid=config.metadata.uid,
