@@ -20,11 +20,11 @@ from msgspec.structs import replace
 
 from toe_async.apis.core import Node, PodUsage
 from toe_async.apis.pods import Container, Pod
+from toe_async.apis.profilingconfig import ThresholdBase, Thresholds
 from toe_async.apis.reasons import Reason
 from toe_async.lib.quantities import format_bytes
 
 __all__ = [
-    "Base",
     "Fire",
     "History",
     "Hold",
@@ -40,6 +40,7 @@ __all__ = [
     "figure",
     "judge",
     "measure",
+    "rule_of",
 ]
 
 MEAN_SPAN = 20
@@ -57,20 +58,12 @@ class Resource(StrEnum):
     MEMORY = "memory"
 
 
-class Base(StrEnum):
-    """What 100 per cent is. AUTO is the request, else the limit, else what the node can allocate (D6)."""
-
-    AUTO = "Auto"
-    REQUEST = "Request"
-    LIMIT = "Limit"
-
-
 class Rule(Struct, frozen=True, kw_only=True):
     """When a config wants a capture. Per cent may exceed 100; 0 switches that condition off."""
 
     cpu_percent: float = 0
     memory_percent: float = 0
-    of: Base = Base.AUTO
+    of: ThresholdBase = ThresholdBase.AUTO
     for_seconds: float = 0
     rise_percent: float = 0
     rearm_percent: float = 0
@@ -123,7 +116,7 @@ class Track(Struct, frozen=True, gc=False):
 
 
 class History(Struct, frozen=True):
-    """What is remembered of one pod under one rule; empty after a restart. The cooldown lives in the config's status."""
+    """What is remembered of one pod under one rule. Empty after a restart; cooldowns live in the config's status."""
 
     at: datetime | None = None
     seen: datetime | None = None
@@ -167,6 +160,19 @@ class Judgement(Struct, frozen=True):
 
     verdict: Verdict
     history: History
+
+
+def rule_of(thresholds: Thresholds) -> Rule:
+    """The rule that thresholds in force stand for (`ProfilingConfigSpec.thresholds_in_force`); absent counts as off."""
+    return Rule(
+        cpu_percent=thresholds.cpu_threshold_percent or 0,
+        memory_percent=thresholds.memory_threshold_percent or 0,
+        of=thresholds.of,
+        for_seconds=thresholds.for_seconds,
+        rise_percent=thresholds.rise_percent,
+        rearm_percent=thresholds.rearm_percent,
+        interval_seconds=thresholds.check_interval_seconds,
+    )
 
 
 def measure(rule: Rule, pod: Pod, usage: PodUsage | None, node: Node | None) -> Sample | NotFired:
@@ -295,19 +301,19 @@ def _hold(rule: Rule, one: Measure, history: History, at: datetime) -> Hold | No
 
 
 def _base(
-    containers: tuple[Container, ...], node: Node | None, resource: Resource, of: Base
+    containers: tuple[Container, ...], node: Node | None, resource: Resource, of: ThresholdBase
 ) -> tuple[float, str] | None:
     """(size, name) of 100 per cent. A sum of zero is no base, nor is one that no machine could have."""
     cpu = resource is Resource.CPU
-    if of is not Base.LIMIT:
+    if of is not ThresholdBase.LIMIT:
         total = _sum(tuple(one.cpu_request if cpu else one.memory_request for one in containers))
         if 0 < total < math.inf:
             return total, "request"
-    if of is not Base.REQUEST:
+    if of is not ThresholdBase.REQUEST:
         total = _sum(tuple(one.cpu_limit if cpu else one.memory_limit for one in containers))
         if 0 < total < math.inf:
             return total, "limit"
-    if of is Base.AUTO and node is not None:
+    if of is ThresholdBase.AUTO and node is not None:
         total = node.cpu if cpu else node.memory
         if 0 < total < math.inf:
             return total, "node allocatable"
@@ -320,8 +326,8 @@ def _sum(values: tuple[float | None, ...]) -> float:
     return sum(known) if len(known) == len(values) else 0.0
 
 
-def _wanted(of: Base) -> str:
-    if of is Base.AUTO:
+def _wanted(of: ThresholdBase) -> str:
+    if of is ThresholdBase.AUTO:
         return "no request, no limit, and the node's allocatable is not known"
     return f"every container needs a {of.lower()} (thresholds.of is {of})"
 
