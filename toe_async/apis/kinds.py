@@ -95,5 +95,5 @@ CRDS = Kind(
     short_names=("crd", "crds"),
 )
 
-PROFILING_CONFIGS = Kind("profiling.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("pc",))
+PROFILING_CONFIGS = Kind("profiling.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("pc", "prof"))
 BOLOMETER_CONFIGS = Kind("bolometer.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("bpc",))
