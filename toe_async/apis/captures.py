@@ -59,6 +59,7 @@ class CaptureRecord(Wire, frozen=True, kw_only=True):
     holder: str
     sink: SinkRef
     matching_labels: dict[str, str]
+    types: tuple[str, ...] = ()
 
 
 class ArtifactRecord(Wire, frozen=True, kw_only=True):

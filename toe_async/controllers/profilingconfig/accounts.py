@@ -62,10 +62,10 @@ class Accounts:
         for ref in (config_ref(record), pod_ref(record)):
             self._events.event(ref, "Normal", Reason.CAPTURE_STARTED, message, "Capture")
 
-    def tell_end(self, record: CaptureRecord, row: CaptureStatus) -> None:
+    def tell_end(self, config: ObjectRef, row: CaptureStatus) -> None:
         """Event on the config: how a capture ended."""
         type_, reason = _ENDS[row.state]
-        self._events.event(config_ref(record), type_, reason, summary(row), "Capture")
+        self._events.event(config, type_, reason, summary(row), "Capture")
 
     async def received(self, record: CaptureRecord, results: Iterable[ArtifactStatus]) -> None:
         """Enter the end of the capturing part; returns once it is written, or its object is gone."""
@@ -106,7 +106,13 @@ class Accounts:
                 else failed(ProfileType(entry.artifact.type), entry.lost.reason, entry.lost.message)
                 for entry in held
             ]
-            await self.received(held[0].record, results)
+            record = held[0].record
+            seen = {result.type for result in results}
+            missing = [type_ for name in record.types if (type_ := ProfileType(name)) not in seen]
+            results += [
+                failed(type_, Reason.REPLICA_GONE, "the operator ended before it was taken") for type_ in missing
+            ]
+            await self.received(record, results)
 
     async def _enter(
         self, record: CaptureRecord, step: Callable[[ProfilingConfigStatus], ProfilingConfigStatus]
@@ -121,7 +127,7 @@ class Accounts:
         config = await self._ledger.enter(key_of(record), record.uid, watched)
         row = accounting.find(config.status, record.id) if config is not None else None
         if row is not None and row.state.final and not any(ended_before):
-            self.tell_end(record, row)
+            self.tell_end(config_ref(record), row)
 
 
 def key_of(record: CaptureRecord) -> ConfigKey:

@@ -198,7 +198,7 @@ def _given_up(row: CaptureStatus, seen: Observed) -> str:
         return ""
     if row.holder == seen.holder:
         ours = row.state is not CaptureState.CAPTURING or row.id in seen.running
-        return "" if ours else "the operator restarted in the middle of this capture"
+        return "" if ours else "the operator lost track of this capture: it restarted, or the API server did not answer"
     if row.holder in seen.gone:
         return f"the replica {row.holder} that took this capture is gone"
     if seen.now > row.deadline + HOLDER_GRACE:
@@ -349,6 +349,7 @@ def _start(candidate: Candidate, seen: Observed) -> Start:
             holder=seen.holder,
             sink=sink_of(spec, seen.collector),
             matching_labels=dict(spec.selector.label_selector),
+            types=tuple(str(type_) for type_ in spec.profile_types),
         ),
         target=target,
         types=spec.profile_types,
