@@ -1,0 +1,186 @@
+"""What the collector keeps about a capture and each of its artifacts: the wire and disk forms, and what may change.
+
+A capture is registered by the operator before anybody may upload. Path and limits come from its record alone.
+"""
+
+import re
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+from msgspec.structs import replace
+
+from toe_async.apis.meta import Wire
+from toe_async.collector import paths
+from toe_async.collector.dateformat import DateLayout
+from toe_async.lib.names import is_dns1123_label
+
+LONGEST_LIFE = timedelta(days=7)
+MOST_LEAVES = 32
+MOST_LABELS = 64
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Short = Annotated[str, Meta(max_length=253)]
+Sentence = Annotated[str, Meta(max_length=1024)]
+
+
+class Registration(Wire, frozen=True, kw_only=True):
+    """The body of `POST /v1/captures`. `max_bytes` bounds each artifact; `labels` are those that chose the target."""
+
+    id: Short
+    namespace: Short
+    labels: Annotated[dict[str, str], Meta(max_length=MOST_LABELS)] = field(default_factory=dict)
+    run: Short
+    run_uid: Short = field(name="runUID", default="")
+    kind: Short = ""
+    pod: Short
+    pod_uid: Short = field(name="podUID", default="")
+    container: Short
+    node: Short = ""
+    service: Short = ""
+    tool: Short = ""
+    reason: Short = ""
+    trigger: Sentence = ""
+    triggered_at: datetime
+    leaves: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=MOST_LEAVES)]
+    max_bytes: Annotated[int, Meta(gt=0)]
+    expires: datetime
+
+
+class Stored(Wire, frozen=True, kw_only=True):
+    """One artifact as `complete` names it."""
+
+    name: Short
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Annotated[str, Meta(max_length=64)]
+
+
+class Completion(Wire, frozen=True, kw_only=True):
+    """The body of `POST /v1/captures/{id}/complete`: everything that the uploader has stored."""
+
+    artifacts: Annotated[tuple[Stored, ...], Meta(max_length=MOST_LEAVES)]
+
+
+class State(StrEnum):
+    """Where a capture stands. Only an open one takes uploads; the other two are never left."""
+
+    OPEN = "Open"
+    COMPLETE = "Complete"
+    CANCELLED = "Cancelled"
+
+
+class Capture(Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """A capture's record: what was registered, the folder derived from it, and where it stands."""
+
+    registration: Registration
+    directory: tuple[str, ...]
+    state: State = State.OPEN
+    artifacts: tuple[Stored, ...] = ()
+
+
+class Manifest(Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """What lies beside each artifact: all that is known about it. `name` is its name in the read API."""
+
+    name: str
+    leaf: str
+    size: int
+    sha256: str
+    stored_at: datetime
+    directory: tuple[str, ...]
+    file: str
+    capture: str
+    namespace: str
+    labels: dict[str, str]
+    run: str
+    run_uid: str = field(name="runUID")
+    kind: str
+    pod: str
+    pod_uid: str = field(name="podUID")
+    container: str
+    node: str
+    service: str
+    tool: str
+    reason: str
+    trigger: str
+    triggered_at: datetime
+
+
+decode_registration = msgspec.json.Decoder(Registration).decode
+decode_completion = msgspec.json.Decoder(Completion).decode
+decode_capture = msgspec.json.Decoder(Capture).decode
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def faults(wanted: Registration, now: datetime, max_artifact_bytes: int) -> str | None:
+    """Return what is wrong with a registration in one sentence, or None. Nothing that passes can leave the store."""
+    names = {"run": wanted.run, "pod": wanted.pod}
+    labelled = all(_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value) for key, value in wanted.labels.items())
+    texts = (wanted.run_uid, wanted.kind, wanted.pod_uid, wanted.node, wanted.service, wanted.tool, wanted.reason)
+    if not paths.is_capture_id(wanted.id):
+        return "id is not a capture id: 32 characters of a-z2-7"
+    for name, label in {"namespace": wanted.namespace, "container": wanted.container}.items():
+        if not is_dns1123_label(label):
+            return f"{name} is not a DNS-1123 label"
+    for name, text in names.items():
+        if not _SUBDOMAIN.fullmatch(text) or ".." in text:
+            return f"{name} is not a DNS-1123 subdomain"
+    if not labelled:
+        return "labels holds something that is not a Kubernetes label"
+    if not all(text.isascii() and text.isprintable() for text in texts) or not wanted.trigger.isprintable():
+        return "a text field holds characters that cannot be printed"
+    if not all(paths.is_leaf(leaf) for leaf in wanted.leaves):
+        return f"leaves must be plain file names of at most {paths.LONGEST_LEAF} letters, digits and ._-"
+    if len({paths.artifact_name(wanted.id, leaf) for leaf in wanted.leaves}) != len(wanted.leaves):
+        return "leaves holds a name twice"
+    if wanted.triggered_at.tzinfo is None or wanted.expires.tzinfo is None:
+        return "triggeredAt and expires need a time zone"
+    if not now < wanted.expires <= now + LONGEST_LIFE:
+        return f"expires must be in the future and at most {LONGEST_LIFE.days} days away"
+    if wanted.max_bytes > max_artifact_bytes:
+        return f"maxBytes is above this collector's limit of {max_artifact_bytes}"
+    return None
+
+
+def open_capture(wanted: Registration, layout: DateLayout) -> Capture:
+    """Make the record of a new capture. The date in its path is the trigger's, so that a second try gives the same."""
+    date = layout.segments(wanted.triggered_at)
+    return Capture(registration=wanted, directory=paths.directory(wanted.namespace, wanted.labels, wanted.run, date))
+
+
+def register_again(held: Capture, wanted: Registration) -> Capture | None:
+    """Return the record after its capture was registered a second time, or None when it is another one's id.
+
+    The same capture may get further leaves and a later end, as after a restart of the operator; nothing else of it
+    changes, and neither does a capture that is complete or cancelled.
+    """
+    old = held.registration
+    same = replace(wanted, leaves=old.leaves, expires=old.expires, max_bytes=old.max_bytes) == old
+    if not same:
+        return None
+    leaves = tuple(dict.fromkeys(old.leaves + wanted.leaves))
+    if held.state is not State.OPEN or len(leaves) > MOST_LEAVES:
+        return held
+    return replace(held, registration=replace(old, leaves=leaves, expires=max(old.expires, wanted.expires)))
+
+
+def manifest_of(held: Capture, leaf: str, size: int, sha256: str, stored_at: datetime) -> Manifest:
+    """Write down an artifact that is about to be committed."""
+    r = held.registration
+    return Manifest(
+        name=paths.artifact_name(r.id, leaf), leaf=leaf, size=size, sha256=sha256, stored_at=stored_at,
+        directory=held.directory, file=paths.file_name(r.pod, r.container, r.id, leaf),
+        capture=r.id, namespace=r.namespace, labels=r.labels, run=r.run, run_uid=r.run_uid, kind=r.kind,
+        pod=r.pod, pod_uid=r.pod_uid, container=r.container, node=r.node, service=r.service, tool=r.tool,
+        reason=r.reason, trigger=r.trigger, triggered_at=r.triggered_at,
+    )  # fmt: skip
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether the text is a SHA-256 digest in lower-case hex."""
+    return _SHA256.fullmatch(text) is not None
