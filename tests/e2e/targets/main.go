@@ -85,6 +85,7 @@ func main() {
 	leakRate := flag.Int("leak", 0, "MiB to leak a second")
 	leakMost := flag.Int("leak-most", 64, "MiB after which leaking stops")
 	heapBytes := flag.Int64("heap-bytes", 0, "serve this many bytes of noise as the heap profile")
+	without := flag.String("without", "", "a profile that this process does not have")
 	flag.Parse()
 	runtime.MemProfileRate = 64 << 10
 	runtime.SetMutexProfileFraction(10)
@@ -104,6 +105,9 @@ func main() {
 	mux.Handle("/debug/pprof/", http.DefaultServeMux)
 	if *heapBytes > 0 {
 		mux.Handle("/debug/pprof/heap", incompressible(*heapBytes))
+	}
+	if *without != "" {
+		mux.Handle("/debug/pprof/"+*without, http.NotFoundHandler())
 	}
 	counting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("served", strings.TrimPrefix(r.URL.Path, "/debug/pprof/"))

@@ -1,0 +1,106 @@
+"""The audit log beside the manifests: our accounts were refused nothing, and use every right that they have.
+
+Runs after the tests that make the operator do everything it can; read alone it would find rights unused.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.harness import (
+    COLLECTOR_USER,
+    OPERATOR_USER,
+    ROOT,
+    Kube,
+    Object,
+    audit_log,
+    audited,
+    run,
+    wait_for_capture,
+)
+
+pytestmark = pytest.mark.e2e
+
+Right = tuple[str, str, str]  # group, resource with its subresource, verb
+
+# Granted, and not asked for on every server or in every run.
+SELDOM: set[Right] = {
+    ("", "pods/portforward", "get"),  # API servers before 1.35 ask for this one, later ones for `create`
+    ("", "pods/portforward", "create"),
+    ("", "events", "patch"),  # only when an Event repeats
+    ("coordination.k8s.io", "leases", "create"),  # only in a fresh cluster
+}
+
+
+@pytest.fixture(scope="module")
+def calls(installed: Kube) -> list[Object]:
+    """Everything that the running operators and the collector asked of the API server."""
+    path = audit_log(installed.kubeconfig)
+    if path is None:
+        pytest.skip("the API server's audit log is not on this machine (TOE_E2E_AUDIT_LOG)")
+    since = min(pod["metadata"]["creationTimestamp"] for pod in installed.operators())
+    return audited(path, OPERATOR_USER, COLLECTOR_USER, since=since)
+
+
+def right(call: Object) -> Right:
+    ref = call.get("objectRef", {})
+    resource = "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
+    return ref.get("apiGroup", ""), resource, call["verb"]
+
+
+def test_no_call_was_forbidden(calls: list[Object]) -> None:
+    refused = [call for call in calls if call.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"]
+    # A credentialsSecret is opened by its namespace's owner; until then asking for it is refused, and told to the user.
+    surprising = [call for call in refused if right(call) != ("", "secrets", "get")]
+    assert not surprising, json.dumps(surprising[:3], indent=1)
+
+
+def test_every_right_of_the_operator_is_used(calls: list[Object]) -> None:
+    used = {right(call) for call in calls if call["user"]["username"] == OPERATOR_USER}
+    granted: set[Right] = set()
+    for document in yaml.safe_load_all((ROOT / "deploy/program/rbac-operator.yaml").read_text()):
+        for rule in document.get("rules", ()):
+            granted |= {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+    assert used >= {("metrics.k8s.io", "pods", "list"), ("", "secrets", "create")}, "run this after the captures"
+    assert not granted - used - SELDOM
+    assert used & {("", "pods/portforward", "get"), ("", "pods/portforward", "create")}
+
+
+def test_secrets_made_are_empty(installed: Kube, calls: list[Object]) -> None:
+    made = [call for call in calls if right(call) == ("", "secrets", "create")]
+    gone = [call for call in calls if right(call) == ("", "secrets", "delete")]
+    assert {call["objectRef"]["namespace"] for call in made} == {"toe-agents"}
+    for secret in installed.items("secrets", namespace="toe-agents"):
+        assert (secret["type"], secret.get("data")) == ("Opaque", None)
+    assert len(gone) >= len(made) * 0.8, "capture Secrets are left behind"
+
+
+def test_the_accounts_rights_hold_for_the_token_itself(installed: Kube, tmp_path: Path) -> None:
+    """The same rights with the deployed account's own token instead of impersonation."""
+    token = installed("-n", "toe-system", "create", "token", "toe-operator").out.strip()
+    raw = json.loads(installed("config", "view", "--raw", "--minify", "-o", "json").out)
+    raw["users"] = [{"name": "operator", "user": {"token": token}}]
+    raw["contexts"][0]["context"]["user"] = "operator"
+    path = tmp_path / "operator.kubeconfig"
+    path.write_text(json.dumps(raw))
+    path.chmod(0o600)
+    as_operator = Kube(path)
+    assert as_operator.items("pods", namespace="kube-system")
+    for forbidden in (("get", "secrets", "-A"), ("get", "configmaps", "-n", "toe-system"), ("delete", "pods", "--all")):
+        refused = run(["kubectl", f"--kubeconfig={path}", *forbidden], check=False)
+        assert "forbidden" in refused.err.lower(), refused
+
+
+def test_the_status_it_writes_is_all_that_it_writes_of_a_config(installed: Kube) -> None:
+    found = installed.items("profilingconfigs.profiling.io", namespace="toe-e2e-cpu-collector")
+    if not found:
+        pytest.skip("the scene of test_captures.py is not there")
+    wait_for_capture(installed, "toe-e2e-cpu-collector", "watch")
+    fields = installed("-n", "toe-e2e-cpu-collector", "get", "profilingconfigs.profiling.io", "watch", "-o", "json",
+                       "--show-managed-fields").out  # fmt: skip
+    managers = json.loads(fields)["metadata"]["managedFields"]
+    ours = [entry for entry in managers if entry["manager"].startswith("toe-async")]
+    assert ours
+    assert all(entry.get("subresource") == "status" for entry in ours)

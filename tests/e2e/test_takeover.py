@@ -1,0 +1,86 @@
+"""A leader that dies in the middle of a capture: the other replica takes over, nothing is captured twice."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import SYSTEM, Kube, Object, captures, config, target, until, wait_for_capture
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+CPU_SECONDS = 20
+
+
+def force_delete(kube: Kube, pod: Object) -> None:
+    """The pod is gone without a word: what a lost node looks like to the rest."""
+    kube("-n", SYSTEM, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+
+
+def kill_process(kube: Kube, pod: Object) -> None:
+    """SIGKILL to the operator's process, found by its pod's UID; its container is started again in the same pod."""
+    wanted = f"POD_UID={pod['metadata']['uid']}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found = wanted in (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if found:
+                os.kill(int(entry.name), signal.SIGKILL)
+                return
+    pytest.skip("the nodes' processes are not on this machine (or this user may not see them)")
+
+
+@pytest.mark.parametrize("kill", [force_delete, kill_process])
+def test_a_capture_whose_leader_dies_is_reported_and_not_repeated(
+    installed: Kube, namespace: Callable[[str], str], kill: Callable[[Kube, Object], None]
+) -> None:
+    name = namespace(kill.__name__.replace("_", "-"))
+    installed.apply(
+        target("target", "-burn=1", cpu="200m"),
+        config(
+            "watch",
+            "target",
+            thresholds={"cpuThresholdPercent": 50, "checkIntervalSeconds": 10, "cooldownSeconds": 3600},
+            profileTypes=["heap", "cpu"],
+            cpuSeconds=CPU_SECONDS,
+            collector={},
+        ),
+        namespace=name,
+    )
+    claimed = wait_for_capture(installed, name, "watch", states=["Capturing"])
+    # The CPU profile is running: its request has reached the target.
+    until("the CPU profile began", lambda: "served profile" in installed("-n", name, "logs", "target").out)
+    leader = installed.leader()
+    (pod,) = (p for p in installed.operators() if p["metadata"]["name"] == leader)
+    assert claimed["holder"].startswith(leader)
+    cooldowns = installed.config(name, "watch")["status"]["cooldowns"]
+    assert len(cooldowns) == 1
+
+    killed_at = time.monotonic()
+    kill(installed, pod)
+    successor = until("another leader", lambda: now if (now := installed.leader()) != leader else "", seconds=60)
+    print(f"{kill.__name__}: {leader} -> {successor} in {time.monotonic() - killed_at:.1f} s")
+
+    ended = wait_for_capture(
+        installed, name, "watch", states=["Lost", "Stored", "PartiallyStored", "Failed"], seconds=300
+    )
+    assert ended["id"] == claimed["id"]
+    if ended["state"] != "Stored":
+        reasons = {artifact.get("reason") for artifact in ended["artifacts"] if artifact["state"] != "Stored"}
+        assert reasons, ended
+        assert None not in reasons
+        assert "" not in reasons
+    # Two more looks by the new leader: the pod is still hot and still left alone.
+    checks = installed.config(name, "watch")["status"]
+    time.sleep(25)
+    after = installed.config(name, "watch")["status"]
+    assert [capture["id"] for capture in captures(after)] == [claimed["id"]]
+    assert after["cooldowns"] == checks["cooldowns"] == cooldowns
+    assert after["notFired"].get("Cooldown") == 1
+    assert installed("-n", name, "logs", "target").out.count("served profile") == 1
+    installed.ready("toe-operator")
