@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from toe_async.apis.core import Node, PodUsage
 from toe_async.apis.pods import Container, Pod
-from toe_async.apis.profilingconfig import ThresholdBase, Thresholds
+from toe_async.apis.profilingconfig import ThresholdBase
 from toe_async.apis.reasons import Reason
 from toe_async.lib.quantities import format_bytes
 
@@ -37,10 +37,8 @@ __all__ = [
     "Track",
     "Verdict",
     "after_fire",
-    "figure",
     "judge",
     "measure",
-    "rule_of",
 ]
 
 MEAN_SPAN = 20
@@ -162,19 +160,6 @@ class Judgement(Struct, frozen=True):
     history: History
 
 
-def rule_of(thresholds: Thresholds) -> Rule:
-    """The rule that thresholds in force stand for (`ProfilingConfigSpec.thresholds_in_force`); absent counts as off."""
-    return Rule(
-        cpu_percent=thresholds.cpu_threshold_percent or 0,
-        memory_percent=thresholds.memory_threshold_percent or 0,
-        of=thresholds.of,
-        for_seconds=thresholds.for_seconds,
-        rise_percent=thresholds.rise_percent,
-        rearm_percent=thresholds.rearm_percent,
-        interval_seconds=thresholds.check_interval_seconds,
-    )
-
-
 def measure(rule: Rule, pod: Pod, usage: PodUsage | None, node: Node | None) -> Sample | NotFired:
     """What `usage` says about `pod` under `rule`; NotFired(MetricsAbsent) when it does not cover the whole pod.
 
@@ -280,7 +265,7 @@ def _verdict(rule: Rule, sample: Sample, history: History, now: datetime, cooldo
         return NotFired(Reason.NO_BASE, f"nothing to compare {names} with: {_wanted(rule.of)}")
     if not sample.measures:
         return NotFired(Reason.BELOW_THRESHOLD, "no threshold is switched on")
-    return NotFired(Reason.BELOW_THRESHOLD, "; ".join(figure(rule, one) for one in sample.measures))
+    return NotFired(Reason.BELOW_THRESHOLD, "; ".join(_figure(rule, one) for one in sample.measures))
 
 
 def _hold(rule: Rule, one: Measure, history: History, at: datetime) -> Hold | None:
@@ -339,22 +324,18 @@ def _stale(sample: Sample, now: datetime) -> str:
 
 def _sentence(rule: Rule, one: Measure) -> str:
     """For example: cpu 187% of request 500m, above 80%."""
-    return f"{figure(rule, one)}, above {rule.threshold(one.resource):g}%"
+    return f"{_figure(rule, one)}, above {rule.threshold(one.resource):g}%"
 
 
-def figure(rule: Rule, one: Measure) -> str:
-    """For example: cpu 187% of request 500m."""
+def _figure(rule: Rule, one: Measure) -> str:
     size = _cores(one.base) if one.resource is Resource.CPU else format_bytes(round(one.base))
     return f"{one.resource} {_percent(one.percent, rule.threshold(one.resource))}% of {one.base_name} {size}"
 
 
 def _percent(percent: float, threshold: float) -> str:
     """Rounded, but never so far that a value above its threshold reads as equal to it."""
-    for digits in range(4):
-        text = f"{percent:.{digits}f}"
-        if float(text) != threshold:
-            return text
-    return f"{percent:.6g}"
+    texts = (f"{percent:.{digits}f}" for digits in range(10))
+    return next((text for text in texts if float(text) != threshold), f"{percent:g}")
 
 
 def _cores(cores: float) -> str:
