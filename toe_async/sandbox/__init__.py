@@ -1,1 +1,1 @@
-"""A cluster in one process: an API server that keeps the real one's rules and a kubelet whose pods are local processes."""
+"""A cluster in one process: an API server with the real one's rules, and a kubelet whose pods are local processes."""
