@@ -5,7 +5,7 @@ withdraw, namespaces (grants), the policy, a sink that changes, a capture that e
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from toe_async.apis.core import NamespaceObject
@@ -57,6 +57,7 @@ class ProfilingConfigController:
         accounts: Accounts,
         ledger: Ledger,
         queue: WorkQueue[ConfigKey],
+        fence: Callable[[], None],
         clock: Clock,
         metrics: OperatorMetrics,
         collector: str,
@@ -70,7 +71,7 @@ class ProfilingConfigController:
             accounts,
             ledger,
         )
-        self._queue, self._clock, self._metrics = queue, clock, metrics
+        self._queue, self._fence, self._clock, self._metrics = queue, fence, clock, metrics
         self._collector, self._max_captures = collector, max_captures
         self._memories: dict[ConfigKey, Memory] = {}
         self._latest: dict[ConfigKey, ProfilingConfig] = {}
@@ -195,6 +196,7 @@ class ProfilingConfigController:
         if decided.urgent or (due and decided.status != config.status):
             # From here to the answer other reconciles run: what is about to be claimed must look taken to them.
             claims = {start.record.id: start.record.target.pod_uid for start in decided.starts}
+            self._fence()
             self._reserved |= claims
             try:
                 self._latest[key] = await self._ledger.write(key, config, decided.status)

@@ -50,8 +50,10 @@ class PolicyMonitor:
         self._required = required
 
     async def run(self) -> None:
-        """Look again and again until cancelled; ends at once when the policy is optional."""
-        while self._required:
+        """Look again and again until cancelled; only wait for that when the policy is optional."""
+        if not self._required:
+            await asyncio.Event().wait()
+        while True:
             try:
                 problem = await self._look()
             except KubeError as error:
