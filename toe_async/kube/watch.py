@@ -264,7 +264,8 @@ def is_newer(version: str, than: str) -> bool:
 
 def next_call(state: State, scope: Scope, chance: float) -> Call:
     """Return the request that the state needs. ``chance`` is a random number in [0, 1)."""
-    seconds = int(_SHORTEST_WATCH + chance * (_LONGEST_WATCH - _SHORTEST_WATCH + 1))
+    # min: for a chance next to 1 the float sum rounds up
+    seconds = min(_LONGEST_WATCH, int(_SHORTEST_WATCH + chance * (_LONGEST_WATCH - _SHORTEST_WATCH + 1)))
     match state:
         case Watching(version=version):
             return _watch(scope, seconds, version=version, initial=False)
