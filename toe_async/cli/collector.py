@@ -17,7 +17,6 @@ from toe_async.lib.clock import SystemClock
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import CollectorMetrics
 
-
 _OPERATORS: tuple[str, ...] = ("system:serviceaccount:toe-system:toe-operator",)
 _UPLOADERS: tuple[str, ...] = ("system:serviceaccount:toe-agents:toe-uploader",)
 

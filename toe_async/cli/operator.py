@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from toe_async import __version__
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, Receipt
-from toe_async.apis.kinds import BOLOMETER_CONFIGS, PROFILING_CONFIGS
 from toe_async.apis.profilingconfig import ProfilingConfig
 from toe_async.apis.reasons import Reason
 from toe_async.capture.pprof import take
@@ -285,7 +284,7 @@ async def _read(path: str, flag: str) -> str:
 
 async def _drained(spool: Spool) -> None:
     """Wait until everything received is stored; the caller brings the deadline."""
-    while spool.entries():
+    while spool.entries():  # noqa: ASYNC110 -- the spool tells what comes, not what goes
         await asyncio.sleep(0.2)
 
 

@@ -1,6 +1,6 @@
 """The small HTTP servers of a process: metrics on one address, health on another."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -13,11 +13,10 @@ from toe_async.telemetry.health import Health
 _KEEPALIVE_SECONDS = 15.0
 
 
-def metrics_app(registry: CollectorRegistry, refresh: Callable[[], None]) -> web.Application:
-    """``/metrics`` of a registry; ``refresh`` brings gauges up to date that are computed when asked."""
+def metrics_app(registry: CollectorRegistry) -> web.Application:
+    """``/metrics`` of a registry."""
 
     async def metrics(request: web.Request) -> web.Response:
-        refresh()
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 

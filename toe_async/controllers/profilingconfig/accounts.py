@@ -7,7 +7,7 @@ meanwhile. An entry for an object that is gone, or was made anew under its name,
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, Receipt
 from toe_async.apis.meta import ObjectRef
@@ -34,7 +34,9 @@ from toe_async.telemetry import log
 _log = log.get("profilingconfig.accounts")
 _LONGEST_MESSAGE = 512
 
-_ENDS = {
+EventType = Literal["Normal", "Warning"]
+
+_ENDS: dict[CaptureState, tuple[EventType, Reason]] = {
     CaptureState.STORED: ("Normal", Reason.CAPTURE_STORED),
     CaptureState.PARTIALLY_STORED: ("Warning", Reason.CAPTURE_PARTIALLY_STORED),
     CaptureState.FAILED: ("Warning", Reason.CAPTURE_FAILED),
@@ -45,7 +47,7 @@ _ENDS = {
 class EventSink(Protocol):
     """Takes Events without waiting."""
 
-    def event(self, ref: ObjectRef, type_: str, reason: str, message: str, action: str = "") -> None:
+    def event(self, ref: ObjectRef, type_: EventType, reason: str, message: str, action: str = "") -> None:
         """Queue one Event."""
 
 
