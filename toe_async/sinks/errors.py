@@ -64,3 +64,23 @@ class SinkRefused(SinkError):  # noqa: N818
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message[:LONGEST_MESSAGE])
         self.reason = reason
+
+
+class Passing(SinkUnavailable):
+    """Likely to pass by itself within seconds: a lost connection, an overload."""
+
+
+class Denied(SinkUnavailable):
+    """403: a right is missing. `code` is the store's word for it, where it gave one."""
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.code = code
+
+
+class Taken(SinkError):  # noqa: N818
+    """A conditional write found an object of that name."""
+
+
+class Absent(SinkError):  # noqa: N818
+    """There is no object of that name."""

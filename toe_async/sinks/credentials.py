@@ -1,0 +1,108 @@
+"""Whose S3 identity is used, and where it comes from. Nothing here is ever logged, shown or kept on disk.
+
+The operator's own identity follows botocore's chain with workload identity in front: a web identity token (IRSA), then
+a container endpoint (Pod Identity, ECS), then the rest. The metadata service of the machine is left out, because it
+would lend the operator the node's rights; `AWS_EC2_METADATA_DISABLED=false` says that this is meant.
+
+An author's identity is a Secret in the author's namespace, read for each delivery and forgotten after it.
+"""
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from toe_async.apis.core import decode_secret
+from toe_async.apis.kinds import SECRETS
+from toe_async.apis.reasons import Reason
+from toe_async.kube import requests
+from toe_async.kube.errors import Forbidden, KubeError, NotFound
+from toe_async.kube.requests import Request
+from toe_async.sinks.errors import SinkUnavailable
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
+
+_WORKLOAD = ("container-role", "assume-role-with-web-identity")  # each is put in front, so the last one comes first
+_MACHINE = "iam-role"
+
+
+class Sender(Protocol):
+    """What this folder needs of a connection to the API server."""
+
+    async def send(self, request: Request) -> bytes:
+        """Send a request and return the answer's body; raises KubeError."""
+
+
+class Keys(Struct, frozen=True, repr_omit_defaults=True):
+    """An access key. Its text form holds nothing of it."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return "Keys(...)"
+
+
+async def keys_in_secret(client: Sender, namespace: str, name: str) -> Keys:
+    """Read an author's key.
+
+    Raises:
+        SinkUnavailable: the Secret or a key of it is missing, or we may not read it; the message says what to do.
+    """
+    where = f"Secret {namespace}/{name}"
+    try:
+        data = decode_secret(await client.send(requests.get(SECRETS, namespace, name))).data
+        found = {key: value.decode("ascii").strip() for key, value in data.items() if key.startswith("AWS_")}
+    except NotFound as error:
+        raise _missing(f"{where} does not exist; spec.s3Config.credentialsSecret names it") from error
+    except Forbidden as error:
+        raise _missing(
+            f"the operator may not read {where}; bind a Role with get on this Secret to its service account"
+        ) from error
+    except KubeError as error:
+        raise SinkUnavailable(f"{where} could not be read from the API server", sink_wide=False) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # The decoder's error may quote what it could not read, so it is not chained.
+        raise _missing(f"{where} holds something that is no key") from None
+    absent = [key for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not found.get(key)]
+    if absent:
+        raise _missing(f"{where} has no {' and no '.join(absent)}")
+    return Keys(found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"], found.get("AWS_SESSION_TOKEN") or None)
+
+
+def _missing(message: str) -> SinkUnavailable:
+    return SinkUnavailable(message, reason=Reason.CREDENTIALS_MISSING)
+
+
+class OperatorIdentity:
+    """The operator's own session, made when first needed and shared, so that its credentials refresh in one place."""
+
+    def __init__(self) -> None:
+        self._session: AioSession | None = None
+
+    def session(self) -> "AioSession":
+        """Return the session. Blocks while botocore is imported: call it in a thread."""
+        if self._session is None:
+            self._session = _new_session()
+        return self._session
+
+    def forget(self) -> None:
+        """Read the credentials anew at the next use: a mounted file may have been rotated."""
+        self._session = None
+
+
+def _new_session() -> "AioSession":
+    from aiobotocore.session import AioSession
+
+    session = AioSession()
+    chain = session.get_component("credential_provider")
+    for name in _WORKLOAD:
+        provider = chain.get_provider(name)
+        chain.remove(name)
+        chain.insert_before(chain.providers[0].METHOD, provider)
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "false":
+        chain.remove(_MACHINE)
+    return session

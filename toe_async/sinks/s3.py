@@ -1,0 +1,299 @@
+"""Artifacts into S3, create-only (D16).
+
+Theory of operation. An artifact has three names to try, derived from persisted facts (`keys`). For each one in turn: a
+name that another upload of this process holds is skipped; HEAD tells whether the name is taken; the upload itself ends
+with `If-None-Match: *`, so of two writers who both saw it free one gets 412. A taken name is looked at: metadata with
+our capture id, type and digest mean that an earlier attempt got through and its reply was lost, which is success; else
+the next name. Nothing is ever overwritten, listed or deleted: PutObject, GetObject and AbortMultipartUpload on the
+prefix are all the rights there are.
+
+Without the right to list, AWS answers HEAD on a free name with 403, not 404; so 403 counts as "free as far as we can
+tell" and the conditional write decides.
+
+Every request runs as a task of its own to its end, a few seconds longer than a cancelled caller: an upload that was
+just being begun must be known to be aborted, and a part under way could otherwise arrive after the abort. What is left
+then is a process that was killed: the bucket's lifecycle rule AbortIncompleteMultipartUpload is for those.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import msgspec
+
+from toe_async.apis.captures import Receipt, S3Ref
+from toe_async.lib.backoff import Backoff
+from toe_async.lib.tasks import TaskOwner
+from toe_async.sinks import keys
+from toe_async.sinks.allow import Allowed
+from toe_async.sinks.credentials import Keys, OperatorIdentity, Sender, keys_in_secret
+from toe_async.sinks.errors import Absent, Denied, Passing, SinkRefused, SinkUnavailable, Taken
+from toe_async.sinks.spool import SpoolEntry
+from toe_async.sinks.spoolreader import SpoolReader, reading
+from toe_async.sinks.uninterrupted import in_thread, to_the_end
+from toe_async.telemetry import log
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
+
+_log = log.get(__name__)
+
+T = TypeVar("T")
+Connect = Callable[["AioSession", Keys | None, Allowed], AbstractAsyncContextManager[Any]]
+Translate = Callable[[Exception, str], Exception]
+
+PART = 5 << 20  # the smallest that S3 takes; 4 uploads hold about 60 MB together
+MOST_PARTS = 10_000
+_CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumSHA256", "ChecksumCRC64NVME")
+
+# One request: 5 MiB in 120 s is 43 KiB/s, slower than any link worth waiting for. AWS may take minutes to complete.
+_REQUEST_SECONDS = 120.0
+_COMPLETE_SECONDS = 300.0
+_PROBE_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
+_PART_RETRIES = 3
+_LONGEST_PART_WAIT = 30.0
+_PROBE_NAME = ".toe-probe"
+
+
+def part_size(size: int) -> int:
+    """Return the size of each part but the last, so that no artifact has more parts than S3 allows."""
+    return max(PART, -(-size // MOST_PARTS))
+
+
+class S3Sink:
+    """Stores artifacts in S3. Used as an async context manager; leaving it ends what was cut short."""
+
+    def __init__(self, client: Sender) -> None:
+        self._client = client
+        self._identity = OperatorIdentity()
+        self._reserved: set[tuple[str, str, str]] = set()
+        # Whoever starts a request awaits its outcome, so nothing is left to say about an error.
+        self._owner = TaskOwner(lambda name, error: None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._owner.__aexit__(None, None, None)
+
+    async def store(self, entry: SpoolEntry, ref: S3Ref, allowed: Allowed, *, again: bool) -> Receipt:
+        """Store one artifact and its manifest; `again` looks at all names for an upload whose reply was lost.
+
+        Raises:
+            SinkUnavailable, SinkRefused.
+        """
+        async with self._connected(ref, allowed, entry.record.namespace) as requests:
+            upload = _Upload(requests, ref, entry)
+            key = await upload.find_mine() if again else None
+            if key is not None:
+                _log.info("an earlier upload got through, its reply was lost", entry=entry.name)
+            else:
+                key = await self._place(upload, ref, allowed)
+            await upload.put_manifest(key)
+        artifact = entry.artifact
+        return Receipt(uri=f"s3://{ref.bucket}/{key}", size=artifact.size, sha256=artifact.sha256)
+
+    async def probe(self, ref: S3Ref, allowed: Allowed, namespace: str) -> str | None:
+        """Ask for an object that is not there: tells whether endpoint, key and bucket are good, and changes nothing."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS), self._connected(ref, allowed, namespace) as requests:
+                await _probe(requests, ref)
+        except (SinkUnavailable, SinkRefused) as error:
+            return str(error)
+        except TimeoutError:
+            return f"{_where(ref)}: no answer within {_PROBE_SECONDS:g} s"
+        return None
+
+    async def _place(self, upload: "_Upload", ref: S3Ref, allowed: Allowed) -> str:
+        host = allowed.endpoint.url if allowed.endpoint else ""
+        for key in upload.names:
+            reservation = (host, ref.bucket, key)
+            if reservation in self._reserved:
+                continue
+            self._reserved.add(reservation)
+            try:
+                if await upload.put(key):
+                    return key
+            finally:
+                self._reserved.discard(reservation)
+        raise SinkUnavailable(f"{_where(ref)}: all three names of this artifact are taken", sink_wide=False)
+
+    @asynccontextmanager
+    async def _connected(self, ref: S3Ref, allowed: Allowed, namespace: str) -> AsyncIterator["_Requests"]:
+        secret = ref.credentials_secret
+        own = await keys_in_secret(self._client, namespace, secret) if secret else None
+        connect, translate = await in_thread(_botocore)
+        session = await in_thread(self._identity.session)
+        try:
+            async with connect(session, own, allowed) as s3:
+                yield _Requests(self._owner, s3, _where(ref), translate)
+        except (SinkUnavailable, SinkRefused) as error:
+            if own is None and isinstance(error, Denied):
+                self._identity.forget()
+            raise
+        except Exception as error:  # noqa: BLE001 -- translated, or raised as it is
+            raise translate(error, _where(ref)) from None
+
+
+class _Requests:
+    """One client's requests. Each is a task that outlives a cancelled caller by a bounded grace."""
+
+    def __init__(self, owner: TaskOwner, s3: Any, where: str, translate: Translate) -> None:
+        self.s3, self.where = s3, where
+        self._owner, self._translate = owner, translate
+
+    async def run(self, request: Coroutine[Any, Any, T], seconds: float = _REQUEST_SECONDS) -> T:
+        """Run one request to its end.
+
+        Raises:
+            SinkUnavailable, Taken, Absent: what it came to. Never with the store's own words, nor chained to them.
+        """
+
+        async def limited() -> T:
+            async with asyncio.timeout(seconds):
+                return await request
+
+        task = self._owner.start(limited(), name=f"s3 request to {self.where}")
+        await to_the_end(task, _GRACE_SECONDS)
+        try:
+            return task.result()
+        except Exception as error:  # noqa: BLE001 -- translated, or raised as it is
+            raise self._translate(error, self.where) from None
+
+
+class _Upload:
+    """One artifact on its way into one bucket."""
+
+    def __init__(self, requests: _Requests, ref: S3Ref, entry: SpoolEntry) -> None:
+        self._run, self._s3, self._where = requests.run, requests.s3, requests.where
+        self._bucket, self._entry = ref.bucket, entry
+        self._metadata = keys.metadata(entry.record, entry.artifact)
+        self._upload_id = ""
+        self.names = keys.candidates(ref.prefix, entry.record, entry.artifact)
+
+    async def find_mine(self) -> str | None:
+        """Return the name under which an earlier attempt stored this artifact."""
+        for key in self.names:
+            if await self._is_mine(key):
+                return key
+        return None
+
+    async def put(self, key: str) -> bool:
+        """Store the artifact under a name; False when the name is another object's."""
+        if (mine := await self._is_mine(key)) is not None:
+            return mine
+        try:
+            async with reading(self._entry) as reader:
+                if self._entry.artifact.size <= PART:
+                    await self._put_whole(key, reader)
+                else:
+                    await self._put_parts(key, reader)
+        except Taken:
+            return await self._is_mine(key) or False
+        return True
+
+    async def put_manifest(self, key: str) -> None:
+        """Store the whole context beside the object; one that is there already is this one, as its name is ours."""
+        entry = self._entry
+        body = {"uri": f"s3://{self._bucket}/{key}", "capture": entry.record, "artifact": entry.artifact}
+        try:
+            await self._run(
+                self._s3.put_object(
+                    Bucket=self._bucket,
+                    Key=key + keys.MANIFEST_SUFFIX,
+                    Body=msgspec.json.format(msgspec.json.encode(body)),
+                    ContentType="application/json",
+                    IfNoneMatch="*",
+                )
+            )
+        except Taken:
+            return
+
+    async def _is_mine(self, key: str) -> bool | None:
+        """Tell whether the object of this name is this artifact; None when there is none as far as we may see."""
+        try:
+            found = await self._run(self._s3.head_object(Bucket=self._bucket, Key=key))
+        except (Absent, Denied):
+            return None
+        same = keys.is_same(found.get("Metadata", {}), self._entry.record, self._entry.artifact)
+        return same and found.get("ContentLength") == self._entry.artifact.size
+
+    async def _put_whole(self, key: str, reader: SpoolReader) -> None:
+        body = await reader.read(PART)
+        await self._run(self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", **self._about()))
+
+    async def _put_parts(self, key: str, reader: SpoolReader) -> None:
+        where = {"Bucket": self._bucket, "Key": key}
+        size, parts = part_size(self._entry.artifact.size), list[dict[str, Any]]()
+        try:
+            # The id is kept by the request itself, so that it is known even when its caller was cancelled meanwhile.
+            await self._run(self._create(where))
+            where["UploadId"] = self._upload_id
+            while reader.left:
+                parts.append(await self._put_part(where, len(parts) + 1, await reader.read(size)))
+            complete = self._s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+            await self._run(complete, _COMPLETE_SECONDS)
+        except BaseException:
+            await self._abort(where)
+            raise
+
+    async def _create(self, where: dict[str, str]) -> None:
+        self._upload_id = (await self._s3.create_multipart_upload(**where, **self._about()))["UploadId"]
+
+    async def _put_part(self, where: dict[str, str], number: int, body: bytes) -> dict[str, Any]:
+        """Send one part, again when its connection is lost: the others need not be sent anew for it."""
+        backoff = Backoff(0.5, 5)
+        while True:
+            try:
+                reply = await self._run(self._s3.upload_part(**where, PartNumber=number, Body=body))
+            except Passing as error:
+                if backoff.failures >= _PART_RETRIES:
+                    raise
+                wait = max(backoff.next(), min(error.retry_after or 0.0, _LONGEST_PART_WAIT))
+            else:
+                sums = {name: reply[name] for name in _CHECKSUMS if name in reply}
+                return {"PartNumber": number, "ETag": reply["ETag"], **sums}
+            await asyncio.sleep(wait)
+
+    async def _abort(self, where: dict[str, str]) -> None:
+        if not self._upload_id:
+            return
+        try:
+            await self._run(self._s3.abort_multipart_upload(**where | {"UploadId": self._upload_id}), _GRACE_SECONDS)
+        except Absent:
+            return  # NoSuchUpload: it was completed or aborted after all
+        except SinkUnavailable as error:
+            _log.warning(
+                "an upload could not be aborted; the bucket's lifecycle rule has to remove it",
+                entry=self._entry.name, why=str(error),
+            )  # fmt: skip
+
+    def _about(self) -> dict[str, Any]:
+        return {"Metadata": self._metadata, "ContentType": "application/octet-stream"}
+
+
+async def _probe(requests: _Requests, ref: S3Ref) -> None:
+    key = f"{keys.clean_prefix(ref.prefix)}/{_PROBE_NAME}".lstrip("/")
+    try:
+        reply = await requests.run(requests.s3.get_object(Bucket=ref.bucket, Key=key, Range="bytes=0-0"))
+        reply["Body"].close()
+    except Absent:
+        return
+    except Denied as error:
+        # Without the right to list, a name that is not there is denied as well: AccessDenied tells nothing.
+        if error.code != "AccessDenied":
+            raise
+
+
+def _where(ref: S3Ref) -> str:
+    return f"s3://{ref.bucket} at {ref.endpoint or 'AWS'}"
+
+
+def _botocore() -> tuple[Connect, Translate]:
+    """Import what knows botocore. Blocks for 0.2 s the first time, which is why it waits until S3 is used."""
+    from toe_async.sinks.s3client import connect
+    from toe_async.sinks.s3errors import translate
+
+    return connect, translate
