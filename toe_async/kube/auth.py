@@ -16,11 +16,13 @@ from toe_async.kube.execplugin import PluginCredential, run_plugin
 from toe_async.kube.kubeconfig import Identity, Plugin, Tls
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock
+from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
 
 # A kubelet renews a projected token at 80 % of its life, minutes before its end at the least: a minute is soon enough.
 REREAD_SECONDS = 60.0
 _EARLY = timedelta(seconds=30)
+_RERUN_PAUSE = 10.0
 _log = log.get("kube.auth")
 
 
@@ -32,18 +34,25 @@ class Material(Struct, frozen=True):
 
 
 class Credentials:
-    """The current material of one connection. Safe for concurrent callers of one event loop."""
+    """The current material of one connection. Safe for concurrent callers of one event loop.
 
-    def __init__(self, load: Callable[[], Identity], environ: Mapping[str, str], clock: Clock) -> None:
-        self._load, self._environ, self._clock = load, environ, clock
-        self._lock = asyncio.Lock()
+    A renewal is a task of ``owner`` that all callers wait for: a caller with little time left does not end it, else a
+    slow plugin would never finish under a caller that keeps asking with a short deadline.
+    """
+
+    def __init__(
+        self, load: Callable[[], Identity], environ: Mapping[str, str], clock: Clock, owner: TaskOwner
+    ) -> None:
+        self._load, self._environ, self._clock, self._owner = load, environ, clock, owner
+        self._renewal: asyncio.Task[Material] | None = None
         self._material: Material | None = None
         self._due = 0.0
         self._plugin: Plugin | None = None
         self._given: PluginCredential | None = None
         self._rerun_at = 0.0
         self._backoff = Backoff(1.0, 30.0)
-        self._failure: tuple[float, KubeError] | None = None
+        self._ran_at = float("-inf")
+        self._failure: tuple[float, str] | None = None
 
     async def current(self) -> Material:
         """The material for a request that starts now.
@@ -54,23 +63,32 @@ class Credentials:
         """
         if self._material is not None and self._clock.monotonic() < self._due:
             return self._material
-        async with self._lock:
-            if self._material is None or self._clock.monotonic() >= self._due:
-                self._material = await self._renew(rerun=False)
-            return self._material
+        return await self._shared(rerun=False)
 
     async def refresh(self, refused: Material) -> Material:
         """The material to try after the server refused one; the same again when there is nothing newer."""
-        async with self._lock:
-            if self._material == refused:
-                self._material = await self._renew(rerun=True)
-            assert self._material is not None
+        while self._renewal is not None:
+            await self._shared(rerun=False)
+        if self._material is not None and self._material != refused:
             return self._material
+        return await self._shared(rerun=True)
+
+    async def _shared(self, *, rerun: bool) -> Material:
+        if self._renewal is None:
+            self._renewal = self._owner.start(self._renew(rerun=rerun), name="renewal of credentials")
+        return await asyncio.shield(self._renewal)
 
     async def _renew(self, *, rerun: bool) -> Material:
+        try:
+            self._material = await self._newest(rerun=rerun)
+            return self._material
+        finally:
+            self._renewal = None
+
+    async def _newest(self, *, rerun: bool) -> Material:
         now = self._clock.monotonic()
         if self._failure is not None and now < self._failure[0]:
-            raise self._failure[1]
+            raise CredentialsError(self._failure[1])
         try:
             material = await self._read(rerun=rerun)
         except KubeError as error:
@@ -80,7 +98,7 @@ class Credentials:
                 _log.warning("credentials could not be refreshed, keeping the present ones", error=str(error))
                 self._due = now + wait
                 return self._material
-            self._failure = (now + wait, error)
+            self._failure = (now + wait, str(error))
             raise
         self._backoff.reset()
         self._failure = None
@@ -88,15 +106,19 @@ class Credentials:
 
     async def _read(self, *, rerun: bool) -> Material:
         identity = await asyncio.to_thread(self._load)
-        self._due = self._clock.monotonic() + REREAD_SECONDS
+        now = self._clock.monotonic()
         if identity.plugin is None:
             self._plugin = self._given = None
+            self._due = now + REREAD_SECONDS
             return Material(identity.tls, identity.token)
-        if rerun or self._given is None or self._plugin != identity.plugin or self._clock.monotonic() >= self._rerun_at:
+        # A server that refuses everything would otherwise start a process for every request.
+        rerun = rerun and now - self._ran_at >= _RERUN_PAUSE
+        if rerun or self._given is None or self._plugin != identity.plugin or now >= self._rerun_at:
+            self._ran_at = now
             given = await run_plugin(identity.plugin, self._environ)
-            self._plugin, self._given = identity.plugin, given
             self._rerun_at = self._rerun_time(given)
-        self._due = min(self._due, self._rerun_at)
+            self._plugin, self._given = identity.plugin, given
+        self._due = min(now + REREAD_SECONDS, self._rerun_at)
         tls = identity.tls
         if self._given.certificate is not None:
             tls = replace(tls, certificate=self._given.certificate, key=self._given.key)

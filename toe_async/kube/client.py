@@ -83,19 +83,20 @@ async def connect(
         ConfigurationError: no usable kubeconfig, or certificates that do not load.
         CredentialsError: the exec plugin fails.
     """
-    credentials = Credentials(partial(load_identity, settings, environ), environ, clock or SystemClock())
     transport = Transport(
         settings.user_agent, websockets.refuse_handshake, disable_strict_tls=settings.disable_strict_tls
     )
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(transport.close)
+        owner = await stack.enter_async_context(TaskOwner(_heard_elsewhere))
+        load = partial(load_identity, settings, environ)
+        credentials = Credentials(load, environ, clock or SystemClock(), owner)
         material = await credentials.current()
         if material.tls.insecure:
             _log.warning("the kubeconfig says not to verify the server's certificate", server=material.tls.server)
         async with transport.lease(material.tls):
             pass  # certificates that do not load are told here
         yield Client(credentials, transport, material.tls.server, observer)
-    finally:
-        await transport.close()
 
 
 class Client:
@@ -150,7 +151,11 @@ class Client:
             sock_read=STREAM_SILENCE if limit is None else min(limit, STREAM_SILENCE),
         )
         async with AsyncExitStack() as stack:
-            response = await self._open(stack, request, partial(self._http, request, timeout, streams=True))
+            try:
+                async with asyncio.timeout_at(deadline):
+                    response = await self._open(stack, request, partial(self._http, request, timeout, streams=True))
+            except TimeoutError as error:
+                raise TransportError(f"{request}: no answer within {limit:g} s") from error
             yield Chunks(request, response, deadline)
 
     @asynccontextmanager
@@ -260,6 +265,10 @@ class Client:
 
 def _url(sessions: Sessions, request: Request) -> URL:
     return URL(sessions.tls.server + request.target, encoded=True)
+
+
+def _heard_elsewhere(name: str, error: BaseException) -> None:
+    """A renewal's error reaches the callers who wait for it; when none is left, the next one meets it again."""
 
 
 def _heartbeat_failed(name: str, error: BaseException) -> None:

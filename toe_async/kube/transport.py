@@ -18,12 +18,14 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from toe_async.kube.errors import ConfigurationError, clip
 from toe_async.kube.kubeconfig import Pem, Tls
+from toe_async.telemetry import log
 
 REQUEST_CONNECTIONS = 64
 STREAM_CONNECTIONS = 512
 SOCK_CONNECT = 5.0
 _POOL_WAIT = 15.0
 _HANDSHAKE = 30.0
+_log = log.get("kube.transport")
 _READ_BUFFER = 1 << 18  # aiohttp stops reading from the socket at twice this: the bound of a slow reader's memory
 
 
@@ -54,21 +56,20 @@ class Transport:
         self._lock = asyncio.Lock()
         self._current: Sessions | None = None
         self._retired: set[Sessions] = set()
+        self._unusable: Tls | None = None
 
     @asynccontextmanager
     async def lease(self, tls: Tls) -> AsyncIterator[Sessions]:
         """Borrow the sessions for as long as an answer is read; a rotation meanwhile does not cut it.
 
+        Material that does not load after some that did (a certificate whose key is not written yet) is passed over: the
+        sessions before it serve until the next change.
+
         Raises:
-            ConfigurationError: the TLS material cannot be loaded.
+            ConfigurationError: the first TLS material cannot be loaded.
         """
         async with self._lock:
-            sessions = self._current
-            if sessions is None or sessions.tls != tls:
-                fresh = await self._build(tls)
-                if sessions is not None:
-                    self._retired.add(sessions)
-                sessions = self._current = fresh
+            sessions = await self._for(tls)
             sessions.leases += 1
         try:
             yield sessions
@@ -82,6 +83,22 @@ class Transport:
             await sessions.close()
         self._retired.clear()
         self._current = None
+
+    async def _for(self, tls: Tls) -> Sessions:
+        present = self._current
+        if present is not None and tls in (present.tls, self._unusable):
+            return present
+        try:
+            self._current = await self._build(tls)
+        except ConfigurationError as error:
+            if present is None:
+                raise
+            self._unusable = tls
+            _log.warning("new TLS material cannot be used, keeping the present one", error=str(error))
+            return present
+        if present is not None:
+            self._retired.add(present)
+        return self._current
 
     async def _sweep(self) -> None:
         for sessions in [old for old in self._retired if old.leases == 0]:
