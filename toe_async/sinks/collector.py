@@ -56,12 +56,11 @@ class CollectorAccess(Struct, frozen=True, kw_only=True):
     """How the operator reaches its collector. Without `ca` the system's trust store is used."""
 
     url: str
-    token_file: Path
+    token_file: Path | None
     ca: Path | None
     agents_namespace: str
     uploader_account: str
     max_bytes: int
-    """The largest artifact that captures may have; the collector enforces it for each."""
 
 
 class CollectorSink:
@@ -150,6 +149,8 @@ class CollectorSink:
 
     async def _own_token(self) -> str:
         path = self._access.token_file
+        if path is None:
+            raise SinkUnavailable("the operator has no --collector-token-file", reason=Reason.CREDENTIALS_MISSING)
         try:
             token = (await in_thread(path.read_text)).strip()
         except (OSError, UnicodeDecodeError):

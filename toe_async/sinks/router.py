@@ -1,6 +1,7 @@
 """All sinks behind one object: a SinkRef is checked against the administrator's list, then handed to its sink."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Self
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, CollectorRef, Receipt, S3Ref, SinkRef
@@ -15,11 +16,33 @@ from toe_async.sinks.spool import SpoolEntry
 
 
 class Sinks:
-    """Every place for bytes. Used as an async context manager; leaving it ends requests that are still under way."""
+    """Every place for bytes. Used as an async context manager; leaving it ends requests that are still under way.
 
-    def __init__(self, client: Sender, allow_list: AllowList, access: CollectorAccess, clock: Clock) -> None:
+    `max_bytes` is the largest artifact that captures may have; the collector holds every capture to it.
+    """
+
+    def __init__(
+        self,
+        client: Sender,
+        allow_list: AllowList,
+        *,
+        clock: Clock,
+        collector_ca: Path | None,
+        collector_token: Path | None,
+        agents_namespace: str,
+        uploader: str,
+        max_bytes: int = 2 << 30,
+    ) -> None:
         self._allow_list = allow_list
         self._s3 = S3Sink(client)
+        access = CollectorAccess(
+            url=allow_list.collector,
+            token_file=collector_token,
+            ca=collector_ca,
+            agents_namespace=agents_namespace,
+            uploader_account=uploader,
+            max_bytes=max_bytes,
+        )
         self._collector = CollectorSink(client, access, clock)
         self._stack = AsyncExitStack()
 
