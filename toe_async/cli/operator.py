@@ -197,7 +197,6 @@ async def _assemble(
         clock=clock,
         holder=given.identity,
         own_namespace=given.namespace,
-        upload_seconds=upload_seconds,
         policy_problem=lambda: policy.problem,
         sink_answer=sink_answer,
         spool_problem=spool_problem,

@@ -63,7 +63,6 @@ class Observed(Struct, frozen=True, kw_only=True):
     running: frozenset[str]
     gone: frozenset[str]
     free_captures: int
-    upload_seconds: float
     collector: str
     soft_written: datetime | None
 

@@ -54,14 +54,13 @@ class Views:
         clock: Clock,
         holder: str,
         own_namespace: str,
-        upload_seconds: float,
         policy_problem: Callable[[], str | None],
         sink_answer: Callable[[ProfilingConfig], tuple[bool, str | None]],
         spool_problem: Callable[[], str | None],
     ) -> None:
         self._pods, self._nodes, self._namespaces, self._configs = pods, nodes, namespaces, configs
         self._index, self._usages, self._allow, self._clock = index, usages, allow, clock
-        self._holder, self._own_namespace, self._upload_seconds = holder, own_namespace, upload_seconds
+        self._holder, self._own_namespace = holder, own_namespace
         self._policy_problem, self._sink_answer, self._spool_problem = policy_problem, sink_answer, spool_problem
 
     def observe(
@@ -99,7 +98,6 @@ class Views:
             running=running,
             gone=self._gone(config),
             free_captures=free_captures,
-            upload_seconds=self._upload_seconds,
             collector=self._allow.collector,
             soft_written=memory.soft_written,
         )
