@@ -130,7 +130,7 @@ class Secret(Wire, frozen=True, kw_only=True):
 decode_secret = Decoder(Secret)
 
 
-class BoundObject(Wire, frozen=True, kw_only=True):
+class BoundObject(Wire, frozen=True, kw_only=True, omit_defaults=False):
     """The object whose end is the token's end."""
 
     api_version: str = "v1"

@@ -7,13 +7,16 @@ document pays nothing. Unknown fields are always ignored: a decoded object is a 
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 T = TypeVar("T")
+
+MOST: Final = 9007199254740991
+"""The largest integer that every JSON reader keeps exactly."""
 
 
 class Wire(Struct, rename="camel", frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -92,7 +95,7 @@ class Condition(Wire, frozen=True, kw_only=True, omit_defaults=False):
     message: Annotated[str, Meta(description="Sentence for people, with the way out.", max_length=32768)] = ""
     last_transition_time: Annotated[datetime, Meta(description="When the status changed last.")]
     observed_generation: Annotated[
-        int, Meta(description="metadata.generation of the spec that this condition speaks of.", ge=0)
+        int, Meta(description="Generation of the spec that this condition speaks of.", ge=0, le=MOST)
     ] = 0
 
 

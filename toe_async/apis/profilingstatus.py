@@ -6,12 +6,11 @@ from typing import Annotated, Final
 
 from msgspec import Meta, field
 
-from toe_async.apis.meta import Condition, Wire
+from toe_async.apis.meta import MOST, Condition, Wire
 
 MAX_COOLDOWNS: Final = 500
 MAX_RECENT: Final = 120
 
-_MOST: Final = 9007199254740991  # the largest integer that every JSON reader keeps exactly
 _SHA256: Final = r"^([0-9a-f]{64})?$"
 
 
@@ -53,8 +52,8 @@ class CaptureState(StrEnum):
 
 
 _Reason = Annotated[str, Meta(description="Why, in one stable word.", max_length=64)]
-_Size = Annotated[int, Meta(description="Size in bytes.", ge=0, le=_MOST)]
-_Count = Meta(ge=0, le=_MOST)
+_Size = Annotated[int, Meta(description="Size in bytes.", ge=0, le=MOST)]
+_Count = Meta(ge=0, le=MOST)
 
 
 class ArtifactStatus(Wire, frozen=True, kw_only=True):
@@ -76,7 +75,7 @@ class CaptureStatus(Wire, frozen=True, kw_only=True):
     pod: Annotated[str, Meta(description="Name of the pod.", max_length=253)]
     pod_uid: Annotated[str, Meta(description="UID of the pod.", max_length=64)] = field(name="podUID")
     container: Annotated[str, Meta(description="Name of the container.", max_length=63)]
-    reason: Annotated[str, Meta(description="threshold-exceeded or on-demand.", max_length=64)]
+    reason: Annotated[str, Meta(description="What set it off: threshold-exceeded or on-demand.", max_length=64)]
     trigger: Annotated[str, Meta(description="What set it off, with the figures.", max_length=512)] = ""
     state: Annotated[CaptureState, Meta(description="How far it has come.")]
     holder: Annotated[str, Meta(description="The operator process that takes it.", max_length=253)]
@@ -105,7 +104,7 @@ class ProfilingConfigStatus(Wire, frozen=True, kw_only=True, omit_defaults=False
     """What is the case. Written whole: a merge patch of it still has to set vanished keys of `notFired` to null."""
 
     observed_generation: Annotated[
-        int, Meta(description="metadata.generation of the spec that this status speaks of."), _Count
+        int, Meta(description="Generation of the spec that this status speaks of."), _Count
     ] = 0
     active_pods: Annotated[int, Meta(description="Pods that match and have opted in."), _Count] = 0
     last_profile_time: Annotated[datetime | None, Meta(description="When a capture started last.")] = None
@@ -128,7 +127,7 @@ class ProfilingConfigStatus(Wire, frozen=True, kw_only=True, omit_defaults=False
         ),
     ] = ()
     not_fired: Annotated[
-        dict[str, Annotated[int, Meta(description="Number of pods.", ge=0, le=_MOST)]],
+        dict[str, Annotated[int, Meta(description="Number of pods.", ge=0, le=MOST)]],
         Meta(description="Why pods were not captured at the last look: reason and number of pods.", max_length=64),
     ] = field(default_factory=dict)
     cooldowns: Annotated[

@@ -100,7 +100,7 @@ def _field(field: inspect.Field, path: str, above: tuple[type, ...]) -> Schema:
     found = _fold(field.type, path, above)
     if isinstance(field.type, inspect.Metadata) and (field.type.extra or {}).get("promised"):
         default = field.default if field.default is not msgspec.NODEFAULT else _made(field.default_factory, path)
-        found["default"] = msgspec.to_builtins(default)
+        found["default"] = msgspec.json.decode(msgspec.json.encode(default))
     return found
 
 

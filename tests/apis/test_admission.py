@@ -1,0 +1,95 @@
+"""What a real API server says of good and bad ProfilingConfigs; the sentences are part of the product."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from toe_async.apis.crd import all_crds
+from toe_async.apis.kinds import BOLOMETER_CONFIGS, CRDS, NAMESPACES, PROFILING_CONFIGS, Kind
+from toe_async.kube import requests
+from toe_async.kube.client import Client, ClientSettings, connect
+from toe_async.kube.errors import AlreadyExists, ApiError, NotFound
+from toe_async.kube.requests import Request
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="needs a cluster: set KUBECONFIG"),
+]
+
+CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(
+    (Path(__file__).parent / "profilingconfig_cases.yaml").read_text()
+)
+NAMESPACE = "toe-admission-test"
+each_kind = pytest.mark.parametrize("kind", [PROFILING_CONFIGS, BOLOMETER_CONFIGS], ids=lambda kind: kind.group)
+
+
+async def established(client: Client, name: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            crd = msgspec.json.decode(await client.send(requests.get(CRDS, None, name)))
+            held = {one["type"]: one for one in crd.get("status", {}).get("conditions", [])}
+            assert "NonStructuralSchema" not in held, held["NonStructuralSchema"]["message"]
+            if held.get("Established", {}).get("status") == "True":
+                return
+            await asyncio.sleep(0.2)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """A client of the cluster, which serves our kinds; what was not there before is removed."""
+    async with connect(ClientSettings()) as client:
+        made: list[Request] = []
+        for crd in all_crds():
+            name = crd["metadata"]["name"]
+            try:
+                await client.send(requests.get(CRDS, None, name))
+            except NotFound:
+                await client.send(requests.create(CRDS, None, msgspec.json.encode(crd)))
+                made.append(requests.delete(CRDS, None, name))
+            await established(client, name)
+        try:
+            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+            await client.send(requests.create(NAMESPACES, None, msgspec.json.encode(namespace)))
+            made.append(requests.delete(NAMESPACES, None, NAMESPACE))
+        except AlreadyExists:
+            pass
+        yield client
+        for request in made:
+            await client.send(request)
+
+
+async def offer(client: Client, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
+    """Create it as a dry run and give back the spec as it would be stored."""
+    metadata = {"name": "case", "namespace": NAMESPACE}
+    body = msgspec.json.encode({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec})
+    query = (("dryRun", "All"), ("fieldValidation", "Strict"))
+    stored = await client.send(Request("POST", kind.path(NAMESPACE), query, body))
+    found: dict[str, Any] = msgspec.json.decode(stored)["spec"]
+    return found
+
+
+@each_kind
+async def test_good_ones_are_accepted_and_get_the_promised_defaults(client: Client, kind: Kind) -> None:
+    """Upstream's manifests among them."""
+    for case in CASES["valid"]:
+        stored = await offer(client, kind, case["spec"])
+        for field, value in case.get("stored", {}).items():
+            assert stored[field] == value, case["name"]
+        assert not set(case.get("absent", ())) & set(stored), case["name"]
+
+
+@each_kind
+async def test_bad_ones_are_refused_with_the_field_and_the_way_out(client: Client, kind: Kind) -> None:
+    """None gets as far as the operator."""
+    for case in CASES["invalid"]:
+        with pytest.raises(ApiError) as refusal:
+            await offer(client, kind, case["spec"])
+        assert case["field"] in refusal.value.message, case["name"]
+        assert case["message"] in refusal.value.message, case["name"]
+        assert refusal.value.status in {400, 422}, case["name"]
