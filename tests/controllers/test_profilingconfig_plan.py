@@ -78,7 +78,7 @@ def test_a_hot_pod_is_claimed_with_its_cooldown_in_the_same_status() -> None:
             id="a bad port is not replaced by 6060",
         ),
         pytest.param({"cpu": HOT, "pod": pod(host_network=True, containers=())}, {}, "HostNetworkRefused", id="host"),
-        pytest.param({"cpu": HOT}, {"thresholds": {"memoryThresholdPercent": 90}}, "BelowThreshold", id="cpu not named"),
+        pytest.param({"cpu": HOT}, {"thresholds": {"memoryThresholdPercent": 9}}, "BelowThreshold", id="cpu not named"),
         pytest.param({"cpu": HOT}, {"thresholds": {**CPU, "forSeconds": 60}}, "NotSustained", id="not for long enough"),
         pytest.param({"cpu": HOT}, {"thresholds": {**CPU, "of": "Limit"}}, "NoBase", id="no limit"),
     ],

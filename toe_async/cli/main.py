@@ -3,35 +3,29 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 
 from toe_async import __version__
-from toe_async.cli import collector, demo, operator
+
+# Only the module of the command that is asked for is imported: an operator's image has no sandbox, and no process pays
+# for another one's libraries.
+COMMANDS = {
+    "operator": "watch pods, take profiles, deliver them",
+    "collector": "store artifacts and give them to whoever may read them",
+    "demo": "show the whole of it on this machine, without a cluster",
+    "crds": "write the CustomResourceDefinitions made from the types",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process."""
-    parser = argparse.ArgumentParser(prog="toe-async", description=__doc__.split(".")[0] + ".")
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="toe-async", description="Takes diagnostic evidence from hot pods by itself.")
     parser.add_argument("--version", action="version", version=f"toe-async {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    operator.declare(commands.add_parser("operator", help="watch pods, take profiles, deliver them"))
-    collector.declare(commands.add_parser("collector", help="store artifacts and give them to whoever may read them"))
-    demo.declare(commands.add_parser("demo", help="show the whole of it on this machine, without a cluster"))
-    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions made from the types")
-    crds.add_argument("folder", type=Path, help="where to write them, one file a definition")
-    crds.set_defaults(run=_write_crds)
-    given = parser.parse_args(argv)
-    sys.exit(given.run(given))
-
-
-def _write_crds(given: argparse.Namespace) -> int:
-    from toe_async.apis.crd import render_all
-
-    folder: Path = given.folder
-    if not folder.is_dir():
-        print(f"toe-async crds: {folder} is no folder; make it first", file=sys.stderr)
-        return 1
-    for name, content in render_all().items():
-        (folder / name).write_text(content)
-        print(folder / name)
-    return 0
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        if given[:1] == [name]:
+            import_module(f"toe_async.cli.{name}").declare(command)
+    parsed = parser.parse_args(given)
+    sys.exit(parsed.run(parsed))

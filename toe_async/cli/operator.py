@@ -264,6 +264,7 @@ def _sinks(given: argparse.Namespace, client: Client, allow: AllowList, clock: S
         collector_token=Path(given.collector_token_file) if given.collector_token_file else None,
         agents_namespace=given.agents_namespace,
         uploader=given.uploader_service_account,
+        max_bytes=given.max_capture_bytes,
     )
 
 
