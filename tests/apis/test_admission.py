@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from toe_async.apis.crd import all_crds
-from toe_async.apis.kinds import BOLOMETER_CONFIGS, CRDS, NAMESPACES, PROFILING_CONFIGS, Kind
+from toe_async.apis.kinds import BOLOMETER_CONFIGS, CRDS, PROFILING_CONFIGS, Kind
 from toe_async.kube import requests
 from toe_async.kube.client import Client, ClientSettings, connect
-from toe_async.kube.errors import AlreadyExists, ApiError, NotFound
+from toe_async.kube.errors import ApiError
 from toe_async.kube.requests import Request
 
 pytestmark = [
@@ -25,7 +25,7 @@ pytestmark = [
 CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profilingconfig_cases.yaml").read_text()
 )
-NAMESPACE = "toe-admission-test"
+NAMESPACE = "default"
 each_kind = pytest.mark.parametrize("kind", [PROFILING_CONFIGS, BOLOMETER_CONFIGS], ids=lambda kind: kind.group)
 
 
@@ -42,30 +42,19 @@ async def established(client: Client, name: str) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    """A client of the cluster, which serves our kinds; what was not there before is removed."""
+    """A client of the cluster, which serves our kinds as they are here (and goes on serving them)."""
     async with connect(ClientSettings()) as client:
-        made: list[Request] = []
         for crd in all_crds():
             name = crd["metadata"]["name"]
-            try:
-                await client.send(requests.get(CRDS, None, name))
-            except NotFound:
-                await client.send(requests.create(CRDS, None, msgspec.json.encode(crd)))
-                made.append(requests.delete(CRDS, None, name))
+            await client.send(
+                requests.apply(CRDS, None, name, msgspec.json.encode(crd), field_manager="toe-admission-test")
+            )
             await established(client, name)
-        try:
-            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-            await client.send(requests.create(NAMESPACES, None, msgspec.json.encode(namespace)))
-            made.append(requests.delete(NAMESPACES, None, NAMESPACE))
-        except AlreadyExists:
-            pass
         yield client
-        for request in made:
-            await client.send(request)
 
 
 async def offer(client: Client, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
-    """Create it as a dry run and give back the spec as it would be stored."""
+    """Create it, as a dry run only, and give back the spec as it would be stored."""
     metadata = {"name": "case", "namespace": NAMESPACE}
     body = msgspec.json.encode({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec})
     query = (("dryRun", "All"), ("fieldValidation", "Strict"))
