@@ -20,10 +20,12 @@ from toe_async.lib.tasks import TaskOwner
 from toe_async.sandbox import bodies, certificates, rbac
 from toe_async.sandbox.admission import Admission
 from toe_async.sandbox.controllers import Controllers
+from toe_async.sandbox.kubelet import Kubelet
 from toe_async.sandbox.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     NAMESPACES,
+    POD_METRICS,
     SERVICE_ACCOUNTS,
     Registry,
     Resource,
@@ -31,7 +33,9 @@ from toe_async.sandbox.resources import (
 from toe_async.sandbox.server import ApiServer
 from toe_async.sandbox.status import JsonObject
 from toe_async.sandbox.store import Store
+from toe_async.sandbox.streams import Streams
 from toe_async.sandbox.tokens import ISSUER, Tokens
+from toe_async.sandbox.usage import Metrics
 from toe_async.sandbox.verbs import Verbs
 from toe_async.telemetry import log
 
@@ -132,6 +136,11 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
     tokens = Tokens(store, clock, secrets.token_bytes(32), verbs.new_uid)
     server = ApiServer(verbs, tokens, clock, bookmark_seconds=settings.bookmark_seconds, rng=rng)
     controllers = Controllers(verbs)
+    kubelet = Kubelet(verbs, settings.node_name, clock, rng)
+    metrics = Metrics(store, kubelet, clock, settings.metrics_resolution_seconds)
+    streams = Streams(store, kubelet)
+    server.connectors = {"log": streams.log, "portforward": streams.port_forward}
+    server.computed = {POD_METRICS.group: metrics.answer}
     _bootstrap(verbs, settings)
     with tempfile.TemporaryDirectory(prefix="toe-sandbox-") as directory:
         issued = certificates.issue(clock.now()) if settings.tls else None
@@ -139,8 +148,13 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
         if issued is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*issued.write(Path(directory)))
-        async with TaskOwner(_failed) as tasks, _listening(server, settings.port, context) as port:
+        async with (
+            kubelet,
+            TaskOwner(_failed) as tasks,
+            _listening(server, settings.port, context) as port,
+        ):
             tasks.start(controllers.run(), name="sandbox controllers")
+            tasks.start(metrics.run(), name="sandbox metrics")
             url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
             yield Sandbox(url, issued.authority if issued else b"", verbs, tokens, server)
 

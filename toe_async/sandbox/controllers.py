@@ -26,6 +26,9 @@ class _Work(NamedTuple):
     uid: str = ""
 
 
+_Place = tuple[tuple[str, str], Key]
+
+
 class Controllers:
     """Looks at every change once it is written and does what follows from it, in a task of its own."""
 
@@ -33,7 +36,7 @@ class Controllers:
         self._verbs = verbs
         self._store = verbs.store
         self._todo: dict[_Work, None] = {}
-        self._dependents: dict[str, dict[tuple[Resource, Key], None]] = {}
+        self._dependents: dict[str, dict[_Place, None]] = {}
         self._woken = asyncio.Event()
         self._store.listeners.append(self._note)
 
@@ -70,7 +73,7 @@ class Controllers:
         self._woken.set()
 
     def _index(self, resource: Resource, change: Change) -> None:
-        place = (resource, change.item.key)
+        place = (resource.storage_key, change.item.key)
         for item, present in ((change.old, False), (change.item, change.type != "DELETED")):
             for one in (item.obj["metadata"].get("ownerReferences") or ()) if item is not None else ():
                 if present:
@@ -122,7 +125,7 @@ class Controllers:
             self._verbs.update(NAMESPACES, namespace, lambda obj: {**obj, "spec": {}})
 
     def _collect(self, uid: str) -> None:
-        for resource, key in list(self._dependents.get(uid, ())):
+        for resource, key in self._dependents_of(uid):
             item = self._store.get(resource, key)
             references = item.obj["metadata"].get("ownerReferences") or () if item is not None else ()
             if references and not any(self._owner(one, key.namespace) for one in references if one["uid"] != uid):
@@ -134,7 +137,7 @@ class Controllers:
             return
         uid = item.obj["metadata"]["uid"]
         finalizers = item.obj["metadata"].get("finalizers") or ()
-        for owned, dependent in list(self._dependents.get(uid, ())):
+        for owned, dependent in self._dependents_of(uid):
             if "orphan" in finalizers:
                 self._verbs.update(
                     owned, dependent, lambda obj: _without(obj, "ownerReferences", lambda r: r["uid"] == uid)
@@ -150,6 +153,10 @@ class Controllers:
             for item in list(self._store.collection(resource).items.values()):
                 self._store.remove(resource, item)
         self._verbs.registry.drop(group, plural)
+
+    def _dependents_of(self, uid: str) -> list[tuple[Resource, Key]]:
+        found = [(self._verbs.registry.stored(storage), key) for storage, key in self._dependents.get(uid, ())]
+        return [(resource, key) for resource, key in found if resource is not None]
 
     def _owner(self, reference: JsonObject, namespace: str) -> tuple[Resource, Item] | None:
         resource = self._verbs.registry.of_kind(reference["apiVersion"], reference["kind"])

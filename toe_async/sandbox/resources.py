@@ -21,7 +21,7 @@ class Column(Struct, frozen=True):
     description: str = ""
 
 
-class Resource(Struct, frozen=True):
+class Resource(Struct, frozen=True, eq=False):
     """One served resource and the rules that hold for all its objects.
 
     `generation`: spec changes are counted. `unconditional`: a PUT without resourceVersion is allowed. `virtual`: never
@@ -155,6 +155,10 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         """The resource of a path, if it is served."""
         return self._held.get((group, version, plural))
+
+    def stored(self, key: tuple[str, str]) -> Resource | None:
+        """The resource whose objects are kept under a storage key."""
+        return next((one for one in self._held.values() if one.storage_key == key and not one.virtual), None)
 
     def of_kind(self, api_version: str, kind: str) -> Resource | None:
         """The stored resource of an object or owner reference."""

@@ -117,10 +117,9 @@ def _validate(value: Any, schema: JsonObject, path: str) -> Iterator[Cause]:
             return
     elif expected and not _TYPES[expected](value):
         yield _wrong_type(path, _expected(schema, value), value)
+        yield from _validate_enum(value, schema, path)
         return
-    if "enum" in schema and value not in schema["enum"]:
-        listed = ", ".join(_shown(one) for one in schema["enum"])
-        yield Cause("FieldValueNotSupported", f"Unsupported value: {_shown(value)}: supported values: {listed}", path)
+    yield from _validate_enum(value, schema, path)
     if isinstance(value, str):
         yield from _validate_string(value, schema, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -136,6 +135,12 @@ def _validate(value: Any, schema: JsonObject, path: str) -> Iterator[Cause]:
     for held, inner, at in children(value, schema, path):
         yield from _validate(held, inner, at)
     yield from _validate_joined(value, schema, path)
+
+
+def _validate_enum(value: object, schema: JsonObject, path: str) -> Iterator[Cause]:
+    if "enum" in schema and value not in schema["enum"]:
+        listed = ", ".join(_shown(one) for one in schema["enum"])
+        yield Cause("FieldValueNotSupported", f"Unsupported value: {_shown(value)}: supported values: {listed}", path)
 
 
 def _validate_object(value: JsonObject, schema: JsonObject, path: str) -> Iterator[Cause]:
@@ -224,7 +229,7 @@ def _expected(schema: JsonObject, value: object) -> str:
 
 
 def _wrong_type(path: str, expected: str, value: object) -> Cause:
-    name = type_name(value)
+    name = "float64" if isinstance(value, float) and expected.startswith("int") else type_name(value)
     message = f'Invalid value: "{name}": {path} in body must be of type {expected}: "{name}"'
     return Cause("FieldValueTypeInvalid", message, path)
 

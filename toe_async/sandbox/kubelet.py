@@ -1,0 +1,171 @@
+"""The sandbox's only node: binds pods to itself and keeps each one running as local processes.
+
+Pods that name another node are nobody's: they stay as they were written, so thousands of them cost memory only.
+"""
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from toe_async.lib.clock import Clock
+from toe_async.lib.tasks import TaskOwner
+from toe_async.sandbox import reaper
+from toe_async.sandbox.pod import Pod
+from toe_async.sandbox.podstatus import pod_status
+from toe_async.sandbox.resources import CONFIG_MAPS, NODES, PODS, SECRETS, Resource
+from toe_async.sandbox.status import JsonObject, Refusal
+from toe_async.sandbox.store import Change, Item, Key
+from toe_async.sandbox.verbs import DeleteOptions, Verbs
+from toe_async.telemetry import log
+
+_log = log.get(__name__)
+_FINAL = frozenset({"Succeeded", "Failed"})
+
+
+class Kubelet:
+    """Runs pods while its context is open; leaving it ends every process of every pod."""
+
+    def __init__(self, verbs: Verbs, node: str, clock: Clock, rng: random.Random) -> None:
+        self._verbs = verbs
+        self._node = node
+        self._clock = clock
+        self._marker = f"{rng.getrandbits(64):016x}"
+        self._network = (rng.randrange(2, 255), rng.randrange(256))
+        self._addresses = 0
+        self._pods: dict[str, Pod] = {}
+        self._stack = AsyncExitStack()
+        self._tasks = TaskOwner(self._failed)
+
+    async def __aenter__(self) -> Self:
+        self._verbs.create(NODES, "", _node(self._node, self._verbs.now()))
+        await self._stack.enter_async_context(self._undertaker())
+        await self._stack.enter_async_context(self._tasks)
+        self._verbs.store.listeners.append(self._note)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._verbs.store.listeners.remove(self._note)
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def _undertaker(self) -> AsyncIterator[None]:
+        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker)
+        process = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, start_new_session=True)
+        try:
+            yield
+        finally:
+            await process.communicate()  # the end of its stdin is its cue
+
+    def pod(self, key: Key) -> Pod | None:
+        """A pod that runs or has run here."""
+        item = self._verbs.store.get(PODS, key)
+        return self._pods.get(item.obj["metadata"]["uid"]) if item is not None else None
+
+    def pods(self) -> list[Pod]:
+        """All pods that run or have run here and still exist."""
+        return list(self._pods.values())
+
+    def _note(self, resource: Resource, change: Change) -> None:
+        if resource is not PODS:
+            return
+        meta, spec = change.item.obj["metadata"], change.item.obj["spec"]
+        held = self._pods.get(meta["uid"])
+        if change.type == "DELETED":
+            if held is not None:
+                held.stop(0)
+                self._pods.pop(meta["uid"])
+        elif held is not None:
+            if "deletionTimestamp" in meta:
+                held.stop(meta["deletionGracePeriodSeconds"])
+        elif spec.get("nodeName", self._node) == self._node and change.item.obj["status"].get("phase") not in _FINAL:
+            self._pods[meta["uid"]] = pod = self._accept(change.item)
+            self._tasks.start(self._run(change.item.key, pod), name=f"pod {change.item.key.name}")
+
+    def _accept(self, item: Item) -> Pod:
+        self._addresses += 1
+        high, low = divmod(self._addresses, 254)
+        address = f"127.{self._network[0]}.{(self._network[1] + high) % 256}.{low + 1}"
+        namespace = item.key.namespace
+
+        def lookup(plural: str, name: str) -> JsonObject | None:
+            found = self._verbs.store.get(SECRETS if plural == "secrets" else CONFIG_MAPS, Key(namespace, name))
+            return found.obj if found is not None else None
+
+        return Pod(
+            item.obj,
+            address,
+            marker=self._marker,
+            clock=self._clock,
+            lookup=lookup,
+            report=lambda pod: self._report(item.key, pod),
+        )
+
+    async def _run(self, key: Key, pod: Pod) -> None:
+        self._bind(key, pod)
+        await pod.run()
+        self._report(key, pod)
+        held = self._verbs.store.get(PODS, key)
+        if held is None or held.obj["metadata"]["uid"] != pod.uid:
+            return
+        if "deletionTimestamp" in held.obj["metadata"]:
+            options = DeleteOptions(grace_period_seconds=0, preconditions={"uid": pod.uid})
+            self._verbs.delete(PODS, key, options)
+
+    def _bind(self, key: Key, pod: Pod) -> None:
+        if "nodeName" not in pod.obj["spec"]:
+            self._write(key, pod, lambda obj: {**obj, "spec": {**obj["spec"], "nodeName": self._node}}, "")
+            pod.obj = {**pod.obj, "spec": {**pod.obj["spec"], "nodeName": self._node}}
+        self._report(key, pod)
+
+    def _report(self, key: Key, pod: Pod) -> None:
+        now = self._verbs.now()
+
+        def change(obj: JsonObject) -> JsonObject:
+            status = pod_status(obj, pod.init_states, pod.states, pod.address, now)
+            return {**obj, "status": status}
+
+        self._write(key, pod, change, "status")
+
+    def _write(self, key: Key, pod: Pod, change: Callable[[JsonObject], JsonObject], subresource: str) -> None:
+        held = self._verbs.store.get(PODS, key)
+        if held is None or held.obj["metadata"]["uid"] != pod.uid:
+            return
+        try:
+            self._verbs.update(PODS, key, change, subresource=subresource)
+        except Refusal as refusal:
+            _log.warning("pod status was refused", pod=key.name, why=refusal.message)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        _log.error("a pod of the sandbox failed", task=name, error=repr(error))
+
+
+def _node(name: str, now: str) -> JsonObject:
+    cores, memory = os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = {"cpu": str(cores), "memory": f"{memory >> 10}Ki", "pods": "250"}
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "the sandbox is posting ready status",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {},
+        "status": {
+            "capacity": room,
+            "allocatable": room,
+            "conditions": [ready],
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}],
+            "nodeInfo": {"kubeletVersion": "v1.36.0+toe-sandbox", "operatingSystem": "linux"},
+        },
+    }
