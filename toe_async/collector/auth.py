@@ -10,7 +10,6 @@ of those that the administrator named, and the audience names the capture.
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import re
 from collections import OrderedDict
@@ -197,7 +196,7 @@ def seconds_left(token: str, now: float) -> float:
     try:
         payload = token.split(".")[1]
         claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
-    except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeError):
+    except (IndexError, ValueError, RecursionError, msgspec.DecodeError):
         return float("inf")
     return float("inf") if claims.exp is None else claims.exp - now
 

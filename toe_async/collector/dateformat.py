@@ -20,8 +20,8 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 _SEGMENT = re.compile(r"[A-Za-z0-9=+_-][A-Za-z0-9._=+-]*")
 
 # Go's elements that name a date or a time of day, the longer first where one begins another. `Jan` and `Mon` are only
-# elements when no small letter follows, as in Go.
-_GO = re.compile(r"January|Jan(?![a-z])|Monday|Mon(?![a-z])|2006|002|01|02|03|04|05|06|15|PM|1|2|3|4|5")
+# elements when no small letter follows, as in Go. `_2`, a day padded with a blank, is known to be refused.
+_GO = re.compile(r"January|Jan(?![a-z])|Monday|Mon(?![a-z])|_2(?!006)|2006|002|01|02|03|04|05|06|15|PM|1|2|3|4|5")
 _STRFTIME = re.compile(r"%(.)", re.DOTALL)
 
 Piece = Callable[[datetime], str]

@@ -1,0 +1,109 @@
+"""Registrations: what is taken, and what a second one may change."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from toe_async.apis.meta import encode
+from toe_async.collector import captures
+from toe_async.collector.captures import Capture, Registration, State
+from toe_async.collector.dateformat import DateLayout
+
+NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
+GOOD = Registration(
+    id="abcdefghijklmnopqrstuvwxyz234567", namespace="shop", labels={"app": "cart"}, run="hot.carts", run_uid="u-1",
+    kind="ProfilingConfig", pod="cart-0", pod_uid="u-2", container="server", node="node-1", service="cart", tool="pprof",
+    reason="on-demand", trigger="slot 7 — every 35 s", triggered_at=NOW, leaves=("heap.pprof", "cpu.pprof"),
+    max_bytes=1000, expires=NOW + timedelta(hours=1),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, None),
+        ({"labels": {}}, None),
+        ({"labels": {"empty": ""}}, None),
+        ({"labels": {"a.b/c_d": "E.f-1"}}, None),
+        ({"id": "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"}, "id"),
+        ({"id": "../../../../../../../etc/passwd"}, "id"),
+        ({"id": "a" * 31}, "id"),
+        ({"namespace": ".."}, "namespace"),
+        ({"namespace": "a/b"}, "namespace"),
+        ({"namespace": ".toe"}, "namespace"),
+        ({"namespace": ""}, "namespace"),
+        ({"run": "../up"}, "run"),
+        ({"run": "a..b"}, "run"),
+        ({"run": "Upper"}, "run"),
+        ({"pod": "a\0b"}, "pod"),
+        ({"pod": "a/b"}, "pod"),
+        ({"container": "a.b"}, "container"),
+        ({"labels": {"../x": "y"}}, "labels"),
+        ({"labels": {"a": "../y"}}, "labels"),
+        ({"labels": {"a": "y\n"}}, "labels"),
+        ({"node": "n\r\nX: y"}, "text"),
+        ({"tool": "naïve"}, "text"),
+        ({"trigger": "\x1b]52;c;x\x07"}, "text"),
+        ({"leaves": ("heap.pprof", "../up")}, "leaves"),
+        ({"leaves": ("a.manifest.json",)}, "leaves"),
+        ({"leaves": ("heap.pprof", "heap.pprof")}, "twice"),
+        ({"max_bytes": 2001}, "2000"),
+        ({"expires": NOW}, "expires"),
+        ({"expires": NOW + timedelta(days=8)}, "expires"),
+        ({"triggered_at": NOW.replace(tzinfo=None)}, "zone"),
+    ],
+)
+def test_a_registration_is_checked_field_by_field(changes: dict[str, Any], word: str | None) -> None:
+    """None: taken; else a sentence that names the field."""
+    fault = captures.faults(replace(GOOD, **changes), NOW, 2000)
+    assert fault is None if word is None else word in (fault or "")
+
+
+OPEN = captures.open_capture(GOOD, DateLayout("2006/01/02"))
+
+
+def test_the_date_of_a_path_is_the_triggers() -> None:
+    """Registered a day later, it is the same path."""
+    assert OPEN.directory == ("shop", "app-cart", "hot.carts", "2026", "01", "04")
+
+
+@pytest.mark.parametrize(
+    ("held", "changes", "leaves", "hours"),
+    [
+        (OPEN, {}, 2, 1),
+        (OPEN, {"expires": NOW + timedelta(hours=3)}, 2, 3),
+        (OPEN, {"expires": NOW + timedelta(minutes=1)}, 2, 1),
+        (OPEN, {"leaves": ("mutex.pprof",)}, 3, 1),
+        (OPEN, {"max_bytes": 5}, 2, 1),
+        (replace(OPEN, state=State.COMPLETE), {"expires": NOW + timedelta(hours=3)}, 2, 1),
+        (replace(OPEN, state=State.CANCELLED), {"leaves": ("mutex.pprof",)}, 2, 1),
+        (OPEN, {"pod": "cart-1"}, None, None),
+        (OPEN, {"run_uid": "other"}, None, None),
+        (OPEN, {"namespace": "bank"}, None, None),
+    ],
+)
+def test_registering_again_prolongs_and_adds_but_never_becomes_another_capture(
+    held: Capture, changes: dict[str, Any], leaves: int | None, hours: int | None
+) -> None:
+    """None: it is another capture's id."""
+    again = captures.register_again(held, replace(GOOD, **changes))
+    if leaves is None or hours is None:
+        assert again is None
+        return
+    assert again is not None
+    assert (again.state, again.directory) == (held.state, held.directory)
+    assert len(again.registration.leaves) == leaves
+    assert again.registration.expires == NOW + timedelta(hours=hours)
+    assert again.registration.max_bytes == 1000
+
+
+def test_a_record_survives_its_trip_to_disk() -> None:
+    """Whatever is in it."""
+    assert captures.decode_capture(encode(OPEN)) == OPEN
+    manifest = captures.manifest_of(OPEN, "heap.pprof", 7, "a" * 64, NOW)
+    assert captures.decode_manifest(encode(manifest)) == manifest
+    assert manifest.run_uid == "u-1"
+    assert b'"runUID":"u-1"' in encode(manifest)
+    assert b'"podUID":"u-2"' in encode(manifest)

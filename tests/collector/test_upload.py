@@ -1,0 +1,127 @@
+"""Which uploads are taken, decided before a byte is read."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from toe_async.collector import upload
+from toe_async.collector.captures import Capture, Registration, State
+from toe_async.collector.errors import Refused
+from toe_async.collector.upload import Accept, Already, Facts, Pace, judge
+
+NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
+A, B = "a" * 64, "b" * 64
+RECORD = Capture(
+    registration=Registration(
+        id="abcdefghijklmnopqrstuvwxyz234567", namespace="shop", run="hot", pod="cart-0", container="server",
+        triggered_at=NOW, leaves=("heap.pprof",), max_bytes=1000, expires=NOW + timedelta(hours=1),
+    ),
+    directory=("shop", "no-labels", "hot", "2026"),
+)  # fmt: skip
+FACTS = Facts(
+    now=NOW, leaf="heap.pprof", record=RECORD, length=1000, declared_sha256="", stored_sha256="", free_bytes=10_000
+)
+COMPLETE, CANCELLED = replace(RECORD, state=State.COMPLETE), replace(RECORD, state=State.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({}, "accept"),
+        ({"length": None}, "accept"),
+        ({"length": 1001}, "413 TooBig"),
+        ({"length": 0}, "400 Empty"),
+        ({"record": None}, "404 NotRegistered"),
+        ({"leaf": "cpu.pprof"}, "403 LeafNotRegistered"),
+        ({"leaf": "../heap.pprof"}, "403 LeafNotRegistered"),
+        ({"record": CANCELLED}, "403 Cancelled"),
+        ({"record": COMPLETE}, "403 Complete"),
+        ({"now": NOW + timedelta(hours=1)}, "403 Expired"),
+        ({"free_bytes": 999}, "507 StoreFull"),
+        ({"free_bytes": 0, "length": None}, "507 StoreFull"),
+        ({"declared_sha256": "nonsense"}, "400 BadDigest"),
+        ({"declared_sha256": "A" * 64}, "400 BadDigest"),
+        ({"declared_sha256": A}, "accept"),
+        ({"declared_sha256": A, "stored_sha256": A}, "already"),
+        ({"declared_sha256": A, "stored_sha256": B}, "409 Taken"),
+        ({"stored_sha256": A}, "accept"),
+        ({"declared_sha256": A, "stored_sha256": A, "record": COMPLETE}, "already"),
+        ({"declared_sha256": A, "stored_sha256": A, "free_bytes": 0}, "already"),
+        ({"declared_sha256": A, "stored_sha256": A, "record": CANCELLED}, "403 Cancelled"),
+    ],
+)
+def test_an_upload_is_judged_by_the_record(changes: dict[str, Any], answer: str) -> None:
+    """One row a rule."""
+    verdict = judge(replace(FACTS, **changes))
+    match verdict:
+        case Accept(max_bytes=1000):
+            said = "accept"
+        case Already():
+            said = "already"
+        case Refused():
+            said = f"{verdict.status} {verdict.reason}"
+        case _:
+            said = str(verdict)
+    assert said == answer
+
+
+def test_checks_run_from_whose_it_is_to_whether_it_fits() -> None:
+    """The order is part of the contract: it decides which of two reasons a client is told."""
+    assert [check.__name__.strip("_") for check in upload.CHECKS] == [
+        "digest_is_one",
+        "leaf_is_registered",
+        "not_cancelled",
+        "stored_before",
+        "open",
+        "not_empty",
+        "small_enough",
+        "fits",
+    ]
+
+
+def test_a_declared_length_is_set_aside_and_an_unknown_one_is_not() -> None:
+    """Chunked bodies are cut at the limit and meet a full disk as they come to it."""
+    assert judge(FACTS) == Accept(RECORD, 1000, 1000)
+    assert judge(replace(FACTS, length=None)) == Accept(RECORD, 1000, 0)
+
+
+def test_a_sender_that_never_begins_has_the_grace() -> None:
+    """Ten seconds for the first byte."""
+    assert Pace(1024, 10, 30).patience == 10
+
+
+def test_a_fast_sender_may_fall_silent_for_the_idle_time_and_no_longer() -> None:
+    """A gibibyte sent buys thirty seconds, not twelve days."""
+    pace = Pace(1024, 10, 30)
+    pace.received(1 << 30, 1)
+    assert pace.patience == 30
+
+
+@pytest.mark.parametrize("per_second", [0.5, 1, 10, 100, 1000])
+def test_a_dribble_below_the_rate_ends_within_grace_and_idle(per_second: float) -> None:
+    """However the bytes are spread, a sender below the rate is cut off; the slower, the sooner."""
+    pace, waited, gap = Pace(1024, 10, 30), 0.0, 1 / per_second
+    while pace.patience > gap and waited < 3600:
+        pace.received(1, gap)
+        waited += gap
+    assert waited + pace.patience <= 10 / (1 - per_second / 1024) + gap
+
+
+def test_a_sender_at_the_rate_is_never_cut_off() -> None:
+    """An hour of exactly 1 KiB/s."""
+    pace = Pace(1024, 10, 30)
+    for _ in range(3600):
+        pace.received(1024, 1.0)
+        assert pace.patience >= 10
+
+
+def test_a_burst_and_then_a_dribble_ends_in_45_seconds() -> None:
+    """What was sent before buys no slow body."""
+    pace, waited = Pace(1024, 10, 30), 0.0
+    pace.received(1 << 20, 0.1)
+    while pace.patience > 1:
+        pace.received(1, 1.0)
+        waited += 1
+    assert waited + pace.patience < 45
