@@ -60,8 +60,10 @@ def delivered(status: ProfilingConfigStatus, id_: str, result: ArtifactStatus, n
     if row is None:
         return status
     merged = _merged(row.artifacts, result)
-    # While the capture still runs, or after it was given up for lost, more than this one profile decides.
-    state = row.state if row.state is CaptureState.CAPTURING else _state_of(merged)
+    state = _state_of(merged)
+    # While the capture still runs more than this one profile decides; what was final is left only for another end.
+    if row.state is CaptureState.CAPTURING or (row.state.final and not state.final):
+        state = row.state
     return _put(status, replace(row, artifacts=merged, state=state), now)
 
 
@@ -97,7 +99,9 @@ def _merged(artifacts: tuple[ArtifactStatus, ...], new: ArtifactStatus) -> tuple
         if old.type == new.type:
             if _ORDER[new.state] <= _ORDER[old.state]:
                 return artifacts
-            return (*artifacts[:at], new, *artifacts[at + 1 :])
+            # What was received stays known, also when all that can be said later is that it failed.
+            kept = replace(new, size=new.size or old.size, sha256=new.sha256 or old.sha256)
+            return (*artifacts[:at], kept, *artifacts[at + 1 :])
     return (*artifacts, new)
 
 
