@@ -20,6 +20,8 @@ from toe_async.kube.client import Client
 from toe_async.kube.errors import PortForwardBroken, PortRefused, clip
 from toe_async.kube.websockets import SILENCE, WebSocket
 
+_HTTP = b"HTTP/1."
+
 
 class PodResponse:
     """The answer of a pod. ``headers`` have lower-case names; the values of a repeated one are joined by commas."""
@@ -86,7 +88,7 @@ class _Exchange(AsyncIterator[bytes]):
         self._where, self._seconds = where, deadline_seconds
         self._http = h11.Connection(h11.CLIENT)
         self._channels = Channels(port)
-        self._answering = False  # the pod has sent at least one byte
+        self._first = b""  # what the pod said first
         self._in_body = False
         self._ws: WebSocket
 
@@ -163,7 +165,7 @@ class _Exchange(AsyncIterator[bytes]):
                     if received.error:
                         raise self._failed(received.error)
                     if received.data:
-                        self._answering = True
+                        self._sniff(received.data)
                         return received.data
                 case aiohttp.WSMessage(
                     type=aiohttp.WSMsgType.CLOSE | aiohttp.WSMsgType.CLOSING | aiohttp.WSMsgType.CLOSED
@@ -172,6 +174,13 @@ class _Exchange(AsyncIterator[bytes]):
                     return b""
                 case message:
                     raise self._broken(f"the websocket failed: {message.type.name} {message.data!r}")
+
+    def _sniff(self, data: bytes) -> None:
+        """Tell a port that speaks something else by its first bytes; h11 would wait for a whole head, SSH for us."""
+        if len(self._first) < len(_HTTP):
+            self._first = (self._first + data)[: len(_HTTP)]
+            if not _HTTP.startswith(self._first):
+                raise self._broken(f"the port does not speak HTTP/1.1: it began with {self._first!r}")
 
     async def _message(self) -> aiohttp.WSMessage:
         try:
@@ -187,7 +196,7 @@ class _Exchange(AsyncIterator[bytes]):
 
     def _failed(self, words: str) -> PortRefused | PortForwardBroken:
         """What the error channel means is told by when it speaks, never by its words."""
-        if not self._answering:
+        if not self._first:
             return PortRefused(f"{self._where}: nothing answers there: {clip(words, 300)}")
         return self._broken(f"the runtime reports: {clip(words, 300)}", Reason.TRUNCATED if self._in_body else None)
 
