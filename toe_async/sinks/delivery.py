@@ -16,8 +16,10 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -30,7 +32,7 @@ from toe_async.lib.clock import Clock
 from toe_async.lib.durations import format_duration
 from toe_async.lib.tasks import TaskOwner
 from toe_async.sinks.errors import SinkRefused, SinkUnavailable, SpoolError
-from toe_async.sinks.spool import Spool, SpoolEntry
+from toe_async.sinks.spool import SpoolEntry
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import OperatorMetrics
 
@@ -51,6 +53,20 @@ class DeliveryFailed(Struct, frozen=True):
 
 Report = Callable[[CaptureRecord, ArtifactRecord, Receipt | DeliveryFailed], Awaitable[None]]
 OnRetry = Callable[[CaptureRecord, ArtifactRecord, Reason, str], None]
+
+
+class Source(Protocol):
+    """What delivery needs of the spool."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that wait."""
+
+    def listening(self, callback: Callable[[SpoolEntry], None]) -> AbstractContextManager[None]:
+        """Call back for every entry that there is, then for each new one."""
+
+    async def remove(self, entry: SpoolEntry) -> None:
+        """Forget an entry; raises SpoolError."""
 
 
 class Destination(Protocol):
@@ -140,7 +156,7 @@ class Delivery:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Source,
         sinks: Destination,
         report: Report,
         *,
@@ -275,7 +291,7 @@ class Delivery:
             else:
                 trouble = SinkUnavailable("the sink did not answer in time")
         except Exception as error:  # noqa: BLE001 -- a fault of ours must not lose the artifact: it is logged and retried
-            _log.exception("delivery met an error that it does not know", entry=entry.name)
+            _log.error("delivery met an error that it does not know", entry=entry.name, **_whence(error))
             trouble = SinkUnavailable(f"internal error {type(error).__name__}; see the operator's log", sink_wide=False)
         finally:
             lane.running -= 1
@@ -327,8 +343,8 @@ class Delivery:
             try:
                 await self._report(entry.record, entry.artifact, outcome)
                 break
-            except Exception:  # noqa: BLE001 -- whatever keeps the outcome from being told, it is told again later
-                _log.exception("the outcome of a delivery could not be reported", entry=entry.name)
+            except Exception as error:  # noqa: BLE001 -- whatever keeps the outcome from being told, it is told later
+                _log.warning("the outcome of a delivery could not be reported", entry=entry.name, **_whence(error))
             await asyncio.sleep(backoff.next())
         try:
             await self._spool.remove(entry)
@@ -383,5 +399,11 @@ def _lane_key(record: CaptureRecord) -> tuple[str, ...]:
     return ("s3", sink.endpoint, sink.region, sink.bucket, *whose)
 
 
+def _whence(error: BaseException) -> dict[str, str]:
+    """Say what an error is and where it arose; not its text, which may hold a header with a token."""
+    frames = [f"{frame.f_code.co_qualname}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    return {"error": type(error).__name__, "where": " > ".join(frames[-4:])}
+
+
 def _unexpected(name: str, error: BaseException) -> None:
-    _log.error("a delivery task ended by an error", task=name, error=repr(error))
+    _log.error("a delivery task ended by an error", task=name, **_whence(error))

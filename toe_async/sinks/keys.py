@@ -5,6 +5,7 @@ every attempt and every replica derives the same names in the same order; that i
 """
 
 import re
+from datetime import UTC
 from urllib.parse import quote
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord
@@ -26,7 +27,7 @@ _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%"
 
 def candidates(prefix: str, record: CaptureRecord, artifact: ArtifactRecord) -> tuple[str, str, str]:
     """Return the keys to try in order: the plain one, with `-{pod}`, with `-{pod}-{capture id}` (D16)."""
-    at = artifact.captured_at
+    at = artifact.captured_at.astimezone(UTC)
     folder = f"{clean_prefix(prefix)}/{at:%Y-%m-%d}/{safe_segment(record.target.service)}".lstrip("/")
     stem, dot, suffix = safe_segment(artifact.leaf).partition(".")
     stem = f"{folder}/{at:%Y%m%d-%H%M%S}-{stem}"

@@ -1,0 +1,167 @@
+"""Captures, spools and a real S3 server for the tests of the sinks."""
+
+import hashlib
+import json
+import random
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from toe_async.apis.captures import ArtifactRecord, CaptureRecord, S3Ref, SinkRef, Target
+from toe_async.lib.clock import SystemClock
+from toe_async.lib.names import digest
+from toe_async.sinks.spool import Spool, SpoolEntry
+
+MakeRecord = Callable[..., CaptureRecord]
+MakeEntry = Callable[..., Awaitable[SpoolEntry]]
+
+AT = datetime(2026, 1, 24, 20, 44, 8, 123456, UTC)
+
+
+@pytest.fixture
+def make_record() -> MakeRecord:
+    """Make a capture of pod `web-0` of namespace `shop`."""
+
+    def make(
+        name: str = "one",
+        *,
+        pod: str = "web-0",
+        namespace: str = "shop",
+        service: str = "web",
+        labels: dict[str, str] | None = None,
+        sink: SinkRef | None = None,
+    ) -> CaptureRecord:
+        return CaptureRecord(
+            id=digest(name),
+            kind="ProfilingConfig",
+            namespace=namespace,
+            name="hot",
+            uid="0c0ffee0-0000-4000-8000-000000000001",
+            target=Target(
+                namespace=namespace,
+                pod=pod,
+                pod_uid="0c0ffee0-0000-4000-8000-000000000002",
+                container="app",
+                node="node-1",
+                labels=labels if labels is not None else {"app": "web"},
+                service=service,
+            ),
+            reason="threshold-exceeded",
+            trigger="CPU 91% of request is above 80%",
+            triggered_at=AT,
+            holder="operator-0",
+            sink=sink or S3Ref(bucket="profiles", prefix="hot", endpoint="https://s3.example.org"),
+            matching_labels={"app": "web"},
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_artifact() -> Callable[..., ArtifactRecord]:
+    """Make an artifact of a few bytes."""
+
+    def make(
+        type_: str = "heap", data: bytes = b"profile", *, leaf: str = "", captured_at: datetime = AT
+    ) -> ArtifactRecord:
+        return ArtifactRecord(
+            leaf=leaf or f"{type_}.pprof",
+            type=type_,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            captured_at=captured_at,
+            verified=True,
+        )
+
+    return make
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> Spool:
+    """A spool of 64 MiB, ready for use."""
+    spool = Spool(tmp_path / "spool", 64 << 20, SystemClock())
+    await spool.recover()
+    return spool
+
+
+@pytest.fixture
+def spooled(spool: Spool) -> MakeEntry:
+    """Commit an artifact to the spool."""
+
+    async def make(record: CaptureRecord, data: bytes = b"profile", type_: str = "heap") -> SpoolEntry:
+        writer = await spool.begin(record, f"{type_}.pprof", type_, len(data))
+        for at in range(0, len(data), 1 << 20):
+            await writer.write(data[at : at + (1 << 20)])
+        await writer.commit(verified=True)
+        return spool.entries()[-1]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on loopback with a bucket `profiles`; yields its endpoint."""
+    root = tmp_path_factory.mktemp("weed")
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": "AKIATEST", "secretKey": "secretkey123"}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (root / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (root / "data").mkdir()
+    ports = dict(zip(("master", "volume", "filer", "s3", "admin"), _free_ports(5), strict=True))
+    server = subprocess.Popen(
+        [
+            str(Path(sysconfig.get_path("scripts")) / "weed"), "mini",
+            f"-dir={root / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-bucket=profiles", f"-s3.config={root / 's3.json'}",
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+            *(f"-{name}.port.grpc={port + 10000}" for name, port in ports.items()),
+        ],
+        stdout=(root / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+        cwd=root,
+    )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    try:
+        _wait_until_healthy(server, endpoint, root / "log")
+        yield endpoint
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
+    for _ in range(300):
+        assert server.poll() is None, f"weed ended: {log.read_text()[-2000:]}"
+        try:
+            with urllib.request.urlopen(f"{endpoint}/healthz", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise AssertionError(f"weed is not ready: {log.read_text()[-2000:]}")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports below the ephemeral range whose gRPC twin 10000 above is free too."""
+    found: list[int] = []
+    for port in random.sample(range(12000, 22000), 500):
+        with socket.socket() as low, socket.socket() as high:
+            try:
+                low.bind(("127.0.0.1", port))
+                high.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
