@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,8 +41,11 @@ class FakeApi:
     url: str = ""
     script: list[Handler] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
-    connections: int = 0
     busy: int = 0
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
 
     def answer(self, *handlers: Handler) -> None:
         self.script = list(handlers)
@@ -115,11 +118,13 @@ class Kubeconfig:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, server: str, user: dict[str, Any] | None = None, **cluster: Any) -> ClientSettings:
+    def write(
+        self, server: str, user: Mapping[str, Any] | None = None, cluster: Mapping[str, Any] | None = None
+    ) -> ClientSettings:
         document = {
             "current-context": "c",
-            "clusters": [{"name": "k", "cluster": {"server": server, **cluster}}],
-            "users": [{"name": "u", "user": user or {}}],
+            "clusters": [{"name": "k", "cluster": {"server": server, **(cluster or {})}}],
+            "users": [{"name": "u", "user": dict(user or {})}],
             "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
         }
         self.path.write_text(yaml.safe_dump(document))

@@ -172,7 +172,7 @@ async def test_a_create_goes_out_again_when_nobody_was_there(
     """A refused connection: nothing was sent, so even a create is safe. The server starts during the first wait."""
     api = FakeApi(script=[fine()])
     async with serving(api):
-        port = int(api.url.rsplit(":", 1)[1])
+        port = api.port
     async with connect(kubeconfig.write(api.url), environ={}) as client:
         with pytest.raises(TransportError, match="no connection") as caught:
             await client.send(requests.create(PODS, "a", b"{}", timeout=0.1))
