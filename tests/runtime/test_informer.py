@@ -677,6 +677,7 @@ class TestOurs:
             assert set(watched.things) == {"a", "b"}
             await after(1)
             assert set(watched.things) == {"a", "b", "c"}
+            assert watched.metric("toe_watch_restarts_total", reason="transport") == 1
         assert server.asked[1].query["resourceVersion"] == "10"
 
     @pytest.mark.parametrize("event", ["ADDED", "MODIFIED"])
