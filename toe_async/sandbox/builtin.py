@@ -12,15 +12,15 @@ from typing import Any
 from toe_async.sandbox import crds
 from toe_async.sandbox.resources import (
     CRDS,
+    EVENTS,
     LEASES,
     NAMESPACES,
     PODS,
     SECRETS,
-    SERVICE_ACCOUNTS,
     SERVICES,
     Resource,
 )
-from toe_async.sandbox.status import Cause, JsonObject
+from toe_async.sandbox.status import Cause, JsonObject, bad_request
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -133,6 +133,12 @@ def _default_secret(obj: JsonObject, _: JsonObject | None) -> None:
     for key, value in (obj.pop("stringData", None) or {}).items():
         obj.setdefault("data", {})[key] = base64.b64encode(str(value).encode()).decode()
     obj.setdefault("type", "Opaque")
+    for value in (obj.get("data") or {}).values():
+        try:
+            base64.b64decode(value or "", validate=True)
+        except (ValueError, TypeError) as error:
+            what = 'Secret in version "v1" cannot be handled as a Secret'
+            raise bad_request(f"{what}: illegal base64 data") from error
 
 
 def _default_crd(obj: JsonObject, _: JsonObject | None) -> None:
@@ -156,9 +162,17 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None) -> list[C
             return crds.validate(obj)
         case LEASES.storage_key:
             return _check_lease(obj)
-        case SERVICE_ACCOUNTS.storage_key:
-            return []
+        case EVENTS.storage_key:
+            return _check_event(obj)
     return []
+
+
+def _check_event(obj: JsonObject) -> list[Cause]:
+    about = (obj.get("involvedObject") or {}).get("namespace", "")
+    if (about or "default") == obj["metadata"].get("namespace"):
+        return []
+    message = f'Invalid value: "{about}": does not match event.namespace'
+    return [Cause("FieldValueInvalid", message, "involvedObject.namespace")]
 
 
 def _check_pod(obj: JsonObject, old: JsonObject | None) -> list[Cause]:

@@ -4,6 +4,8 @@ TLS is not for secrecy here: kubectl sends its token over TLS only.
 """
 
 import ipaddress
+import ssl
+import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,13 +25,15 @@ class Certificates(Struct, frozen=True):
     certificate: bytes
     key: bytes
 
-    def write(self, directory: Path) -> tuple[Path, Path]:
-        """Write certificate and key where ssl can load them; the key is readable by us alone."""
-        certificate, key = directory / "server.crt", directory / "server.key"
-        certificate.write_bytes(self.certificate)
-        key.touch(mode=0o600)
-        key.write_bytes(self.key)
-        return certificate, key
+    def server_context(self) -> ssl.SSLContext:
+        """A server's TLS context. Blocking: ssl loads from files only, so they exist for a moment, for us alone."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory(prefix="toe-sandbox-") as directory:
+            certificate, key = Path(directory, "server.crt"), Path(directory, "server.key")
+            certificate.write_bytes(self.certificate)
+            key.write_bytes(self.key)
+            context.load_cert_chain(certificate, key)
+        return context
 
 
 def issue(now: datetime) -> Certificates:

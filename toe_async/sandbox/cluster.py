@@ -3,10 +3,10 @@
 Leaving the context ends everything: streams, tasks, listeners and every process of every pod.
 """
 
+import asyncio
 import random
 import secrets
 import ssl
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,21 +142,13 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
     server.connectors = {"log": streams.log, "portforward": streams.port_forward}
     server.computed = {POD_METRICS.group: metrics.answer}
     _bootstrap(verbs, settings)
-    with tempfile.TemporaryDirectory(prefix="toe-sandbox-") as directory:
-        issued = certificates.issue(clock.now()) if settings.tls else None
-        context = None
-        if issued is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*issued.write(Path(directory)))
-        async with (
-            kubelet,
-            TaskOwner(_failed) as tasks,
-            _listening(server, settings.port, context) as port,
-        ):
-            tasks.start(controllers.run(), name="sandbox controllers")
-            tasks.start(metrics.run(), name="sandbox metrics")
-            url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-            yield Sandbox(url, issued.authority if issued else b"", verbs, tokens, server)
+    issued = certificates.issue(clock.now()) if settings.tls else None
+    context = await asyncio.to_thread(issued.server_context) if issued else None
+    async with kubelet, TaskOwner(_failed) as tasks, _listening(server, settings.port, context) as port:
+        tasks.start(controllers.run(), name="sandbox controllers")
+        tasks.start(metrics.run(), name="sandbox metrics")
+        url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
+        yield Sandbox(url, issued.authority if issued else b"", verbs, tokens, server)
 
 
 @asynccontextmanager

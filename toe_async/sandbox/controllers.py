@@ -152,6 +152,7 @@ class Controllers:
         for resource in [one for one in self._verbs.registry if (one.group, one.plural) == (group, plural)]:
             for item in list(self._store.collection(resource).items.values()):
                 self._store.remove(resource, item)
+            self._store.forget(resource)
         self._verbs.registry.drop(group, plural)
 
     def _dependents_of(self, uid: str) -> list[tuple[Resource, Key]]:

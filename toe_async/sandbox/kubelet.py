@@ -7,8 +7,10 @@ import asyncio
 import os
 import random
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +39,7 @@ class Kubelet:
         self._marker = f"{rng.getrandbits(64):016x}"
         self._network = (rng.randrange(2, 255), rng.randrange(256))
         self._addresses = 0
+        self._root = Path()
         self._pods: dict[str, Pod] = {}
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner(self._failed)
@@ -56,7 +59,8 @@ class Kubelet:
 
     @asynccontextmanager
     async def _undertaker(self) -> AsyncIterator[None]:
-        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker)
+        self._root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="toe-sandbox-"))
+        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker, str(self._root))
         process = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, start_new_session=True)
         try:
             yield
@@ -101,6 +105,7 @@ class Kubelet:
         return Pod(
             item.obj,
             address,
+            root=self._root,
             marker=self._marker,
             clock=self._clock,
             lookup=lookup,

@@ -62,7 +62,7 @@ def options(query: dict[str, str]) -> ListOptions:
         watch=_truth(query.get("watch", "")),
         resource_version=query.get("resourceVersion", ""),
         match=query.get("resourceVersionMatch", ""),
-        limit=_integer(query.get("limit", "")) or 0,
+        limit=max(_integer(query.get("limit", "")) or 0, 0),
         token=query.get("continue", ""),
         bookmarks=_truth(query.get("allowWatchBookmarks", "")),
         initial_events=_truth(query.get("sendInitialEvents", "")),
@@ -126,7 +126,7 @@ def _where(store: Store, floor: int, want: ListOptions) -> tuple[int, Key]:
     asked = version(want.resource_version)
     if asked > store.revision:
         raise too_large_version(asked, store.revision)
-    if want.match == "Exact":
+    if want.match == "Exact" or (asked and want.limit and not want.match):
         if asked < floor:
             raise expired("The resourceVersion for the provided list is too old.")
         return asked, Key("", "")

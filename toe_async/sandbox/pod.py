@@ -1,7 +1,6 @@
 """One pod's life on this machine: its containers' processes, their restarts and its end within the grace period."""
 
 import asyncio
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +35,7 @@ class Pod:
         obj: JsonObject,
         address: str,
         *,
+        root: Path,
         marker: str,
         clock: Clock,
         lookup: Lookup,
@@ -44,6 +44,7 @@ class Pod:
         self.obj = obj
         self.address = address
         self.uid: str = obj["metadata"]["uid"]
+        self._root = root
         self._marker = marker
         self._clock = clock
         self._lookup = lookup
@@ -88,26 +89,30 @@ class Pod:
 
     async def run(self) -> None:
         """Run until all containers are over for good, or `stop`. Cancelled, it kills what runs."""
-        with tempfile.TemporaryDirectory(prefix="toe-pod-", ignore_cleanup_errors=True) as directory:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for one in self._init:
-                        life = group.create_task(self._live(one, Path(directory)), name=f"container {one.name}")
-                        if one.spec.get("restartPolicy") != "Always":
-                            await life
-                            if one.state.exit_code:
-                                return
-                    for one in self._main:
-                        group.create_task(self._live(one, Path(directory)), name=f"container {one.name}")
-            finally:
-                for one in (*self._init, *self._main):
-                    if one.process is not None:
-                        one.process.kill()
-                    one.output.end()
+        directory = self._root / self.uid
+        await asyncio.to_thread(directory.mkdir)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in self._init:
+                    life = group.create_task(self._live(one, directory), name=f"container {one.name}")
+                    if one.spec.get("restartPolicy") != "Always":
+                        await life
+                        if one.state.exit_code:
+                            self.stop(0)
+                            return
+                for one in self._main:
+                    group.create_task(self._live(one, directory), name=f"container {one.name}")
+        finally:
+            for one in (*self._init, *self._main):
+                if one.process is not None:
+                    one.process.kill()
+                one.output.end()
 
     def _policy_of(self, one: _Container) -> str:
         if one in self._init:
-            return "Always" if one.spec.get("restartPolicy") == "Always" else "Never"
+            if one.spec.get("restartPolicy") == "Always":
+                return "Always"
+            return "Never" if self._policy == "Never" else "OnFailure"
         return self._policy
 
     async def _live(self, one: _Container, directory: Path) -> None:

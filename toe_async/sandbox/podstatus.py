@@ -48,8 +48,10 @@ def backoff_seconds(restart_count: int) -> float:
     return 0.0 if restart_count == 0 else min(10.0 * 2.0 ** (restart_count - 1), 300.0)
 
 
-def phase(policy: str, states: list[ContainerState]) -> str:
-    """The pod's phase from its ordinary containers."""
+def phase(policy: str, states: list[ContainerState], init: list[ContainerState]) -> str:
+    """The pod's phase: by its ordinary containers, or Failed by an init container that is not tried again."""
+    if policy == "Never" and any(one.phase == "terminated" and one.exit_code for one in init):
+        return "Failed"
     ended = [one for one in states if one.phase == "terminated" and not restarts(policy, one.exit_code)]
     if states and len(ended) == len(states):
         return "Succeeded" if all(one.exit_code == 0 for one in ended) else "Failed"
@@ -66,7 +68,7 @@ def pod_status(
         one["name"]: one.get("image", "")
         for one in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))
     }
-    found = phase(pod["spec"]["restartPolicy"], states)
+    found = phase(pod["spec"]["restartPolicy"], states, init)
     running = found == "Running" and all(one.ready for one in states)
     initialized = all(one.phase == "running" or (one.phase == "terminated" and one.exit_code == 0) for one in init)
     done = found == "Succeeded"

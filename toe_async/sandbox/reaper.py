@@ -1,12 +1,13 @@
 """The sandbox's undertaker: a process that outlives it for a moment and leaves no process of any pod behind.
 
-Run as a file by a bare interpreter with the sandbox's marker as its argument; stdin is a pipe that only the sandbox
-holds. However the sandbox ends, SIGKILL included, the pipe closes; then every process whose environment carries the
-marker is killed until none is left. Children of pods' processes inherit the marker, so daemons that left their session
-are found too.
+Run as a file by a bare interpreter with the sandbox's marker and directory as arguments; stdin is a pipe that only the
+sandbox holds. However the sandbox ends, SIGKILL included, the pipe closes; then every process whose environment carries
+the marker is killed until none is left. Children of pods' processes inherit the marker, so daemons that left their
+session are found too.
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -46,11 +47,12 @@ def kill_all(marker: str) -> None:
 
 
 def main() -> None:
-    """Wait for the end of stdin, then kill."""
+    """Wait for the end of stdin, then kill and remove the pods' directory."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the sandbox is our only cue
     sys.stdin.buffer.read()
     kill_all(sys.argv[1])
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
 
 
 if __name__ == "__main__":

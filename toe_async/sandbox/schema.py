@@ -42,13 +42,18 @@ class Structural(Struct, frozen=True):
     root: JsonObject
     rules: Rules | None
 
+    def _body(self) -> JsonObject:
+        """The schema without metadata, whose fields are Kubernetes' own whatever a CRD says."""
+        properties = self.root.get("properties") or {}
+        return {**self.root, "properties": {name: one for name, one in properties.items() if name not in _ROOT}}
+
     def prune(self, obj: JsonObject) -> list[str]:
         """Remove what the schema does not know, in place; returns the paths that went."""
-        return sorted(_prune(obj, self.root, "", known=_ROOT))
+        return sorted(_prune(obj, self._body(), "", known=_ROOT))
 
     def default(self, obj: JsonObject) -> None:
         """Fill in defaults, in place; nulls of fields that are not nullable are dropped first."""
-        _default(obj, self.root)
+        _default(obj, self._body())
 
     def validate(self, obj: JsonObject, old: JsonObject | None) -> list[Cause]:
         """Everything that is wrong with an object; empty when it is fine."""

@@ -39,6 +39,8 @@ def _term(resource: Resource, part: str) -> Term:
         path, found, value = part.partition(operator)
         if found:
             known = ("metadata.name", "metadata.namespace", *resource.fields)
+            if path not in known and (resource.fields or resource.custom):
+                raise bad_request(f"field label not supported: {path}")
             if path not in known:
                 listed = ", ".join(f'"{one}"' for one in known)
                 raise bad_request(f'"{path}" is not a known field selector: only {listed}')

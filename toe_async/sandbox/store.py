@@ -147,8 +147,14 @@ class Store:
         """The collection of a resource, made at its first use."""
         held = self._collections.get(resource.storage_key)
         if held is None:
-            held = self._collections[resource.storage_key] = Collection(self._window, 0)
+            # a custom resource's history begins with its definition; what is older is 410 for it
+            floor = self.revision if resource.custom else 0
+            held = self._collections[resource.storage_key] = Collection(self._window, floor)
         return held
+
+    def forget(self, resource: Resource) -> None:
+        """Drop a collection whose resource is no longer served."""
+        self._collections.pop(resource.storage_key, None)
 
     def get(self, resource: Resource, key: Key) -> Item | None:
         """The present state of one object."""

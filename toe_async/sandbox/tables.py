@@ -186,10 +186,10 @@ def _cell(obj: JsonObject, column: Column, how: str | Callable[[JsonObject], Any
     if callable(how):
         return how(obj)
     value = json_path(obj, column.path)
+    if value is None and column is not _AGE:
+        return None
     if column is _AGE or column.type == "date":
         return age(value, now)
-    if value is None:
-        return None if column.priority or column.type != "string" else ""
     if column.type in {"integer", "number", "boolean"}:
         return value
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

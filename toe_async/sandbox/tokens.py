@@ -114,7 +114,7 @@ class Tokens:
             raise not_found("", resource.plural, name)
         if ref.get("uid") and ref["uid"] != item.obj["metadata"]["uid"]:
             why = (
-                f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record."
+                f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record. "
                 "The object might have been deleted and then recreated"
             )
             raise conflict("", resource.kind, name, why)

@@ -196,7 +196,11 @@ class Verbs:
             return held, not finalizers and grace == 0
         waits = bool(finalizers) or grace > 0 or (resource is NAMESPACES and bool(obj["spec"].get("finalizers")))
         if not waits:
-            return self.store.remove(resource, held), True
+            last = self.store.remove(resource, held)
+            if resource is not PODS:
+                return last, True
+            self._mark_deleted(resource, obj, grace)
+            return _unstored(resource, key, obj, last.revision), True
         self._mark_deleted(resource, obj, grace)
         return (held if obj == held.obj else self.store.put(resource, key, obj)), False
 
@@ -372,6 +376,7 @@ class Verbs:
         for resource in crds.resources(item.obj):
             self.registry.drop(resource.group, resource.plural)
             self.registry.add(resource)
+            self.store.collection(resource)
         if (item.obj.get("status") or {}).get("conditions"):
             return item
         obj = _copy(item.obj)
