@@ -18,7 +18,7 @@ def run(program: str, work: Callable[[asyncio.Event], Awaitable[None]], expected
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_with_signals(work))
     except expected as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     return 0
 

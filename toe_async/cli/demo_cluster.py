@@ -1,0 +1,217 @@
+"""What the demo installs in its sandbox: the real manifests' rights and policy, and three pods."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from toe_async.apis.crd import all_crds
+from toe_async.apis.kinds import (
+    CRDS,
+    NAMESPACES,
+    PODS,
+    POLICIES,
+    POLICY_BINDINGS,
+    PROFILING_CONFIGS,
+    SERVICE_ACCOUNTS,
+    Kind,
+)
+from toe_async.kube.client import Client
+from toe_async.kube.errors import AlreadyExists
+from toe_async.kube.requests import create, get
+from toe_async.sandbox.cluster import Sandbox
+
+_RBAC = "rbac.authorization.k8s.io"
+_KINDS = {
+    kind.kind: kind
+    for kind in (
+        NAMESPACES,
+        SERVICE_ACCOUNTS,
+        POLICIES,
+        POLICY_BINDINGS,
+        CRDS,
+        PODS,
+        PROFILING_CONFIGS,
+        Kind(_RBAC, "v1", "roles", "Role"),
+        Kind(_RBAC, "v1", "rolebindings", "RoleBinding"),
+        Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
+        Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+    )
+}
+_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+_MANIFESTS = (
+    "foundation/namespaces.yaml",
+    "program/service-accounts.yaml",
+    "program/rbac-operator.yaml",
+    "program/rbac-collector.yaml",
+    "program/admission-policy.yaml",
+)
+_OPERATOR = "system:serviceaccount:toe-system:toe-operator"
+_COLLECTOR = "system:serviceaccount:toe-system:toe-collector"
+
+Object = dict[str, Any]
+Tell = Callable[[str, str], None]
+
+
+class DemoFailed(Exception):  # noqa: N818 -- it is what happened
+    """The demo cannot go on; one sentence or a few lines for the user."""
+
+
+class Installed(Struct, frozen=True):
+    """What came of the installation."""
+
+    collector: str
+
+
+async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) -> Installed:
+    """Install everything, start collector, operator and target, apply the configuration.
+
+    Raises:
+        DemoFailed: this is no checkout, or a pod ended.
+    """
+    await _apply(client, await asyncio.to_thread(_manifests))
+    await _apply(client, all_crds())
+    await _apply(client, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}])
+    tell("install", "CRDs, service accounts, rights and the admission policy of deploy/")
+
+    await asyncio.to_thread(sandbox.write_kubeconfig, folder / "operator", _OPERATOR)
+    await asyncio.to_thread(sandbox.write_kubeconfig, folder / "collector", _COLLECTOR)
+    token = folder / "collector-token"
+    await asyncio.to_thread(token.touch, 0o600)
+    text = sandbox.service_account_token("toe-system", "toe-operator", "toe-collector", 7200)
+    await asyncio.to_thread(token.write_text, text)
+
+    await _apply(client, [_collector(folder)])
+    collector = f"http://{await _address(client, 'toe-system', 'toe-collector')}:8443"
+    tell("collector", f"pod toe-system/toe-collector stores artifacts at {collector}")
+    await _apply(client, [_operator(folder, collector)])
+    await _address(client, "toe-system", "toe-operator")
+    tell("operator", "pod toe-system/toe-operator runs as its service account, with its rights and no more")
+    await _apply(client, [_target()])
+    await _address(client, "demo", "checkout")
+    tell("target", "pod demo/checkout burns CPU and serves pprof on port 6060; it asks for half a core")
+    await _apply(client, [_config()])
+    tell("config", "ProfilingConfig demo/hot: above 80 % of the request, take heap, cpu, goroutine and mutex")
+    return Installed(collector)
+
+
+def _manifests() -> list[Object]:
+    found: list[Object] = []
+    for name in _MANIFESTS:
+        try:
+            text = (_DEPLOY / name).read_text()
+        except FileNotFoundError as error:
+            raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
+        found += [one for one in yaml.safe_load_all(text) if one]
+    return found
+
+
+async def _apply(client: Client, objects: Iterable[Object]) -> None:
+    for one in objects:
+        kind = _KINDS[one["kind"]]
+        namespace = one["metadata"].get("namespace") if kind.namespaced else None
+        try:
+            await client.send(create(kind, namespace, msgspec.json.encode(one)))
+        except AlreadyExists:
+            continue
+
+
+async def _address(client: Client, namespace: str, name: str) -> str:
+    """Wait until a pod runs; returns its address."""
+    while True:
+        pod = msgspec.json.decode(await client.send(get(PODS, namespace, name)))
+        status = pod.get("status", {})
+        if status.get("phase") in {"Failed", "Succeeded"}:
+            raise DemoFailed(f"pod {namespace}/{name} ended: {status}")
+        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
+        if ready:
+            address: str = status["podIP"]
+            return address
+        await asyncio.sleep(0.1)
+
+
+def _pod(namespace: str, name: str, command: list[str], **container: Any) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": {
+            "containers": [
+                {
+                    "name": name,
+                    "image": "this-checkout",
+                    "command": [sys.executable, "-m", *command],
+                    "env": [
+                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "PYTHONPATH", "value": str(_DEPLOY.parent)},
+                    ],
+                    **container,
+                }
+            ]
+        },
+    }
+
+
+def _http(path: str, port: int) -> Object:
+    return {"httpGet": {"path": path, "port": port}, "periodSeconds": 1}
+
+
+def _collector(folder: Path) -> Object:
+    command = [
+        "toe_async",
+        "collector",
+        f"--root={folder / 'store'}",
+        "--listen=$(POD_IP):8443",
+        "--metrics-address=$(POD_IP):8080",
+        "--insecure-http",
+        f"--kubeconfig={folder / 'collector'}",
+    ]
+    return _pod("toe-system", "toe-collector", command, readinessProbe=_http("/readyz", 8080))
+
+
+def _operator(folder: Path, collector: str) -> Object:
+    command = [
+        "toe_async",
+        "operator",
+        f"--kubeconfig={folder / 'operator'}",
+        f"--collector-url={collector}",
+        f"--collector-token-file={folder / 'collector-token'}",
+        f"--spool-dir={folder / 'spool'}",
+        "--spool-bytes=512Mi",
+        "--max-capture-bytes=128Mi",
+        "--identity=toe-operator",
+        "--metrics-address=$(POD_IP):8080",
+        "--health-address=$(POD_IP):8081",
+    ]
+    return _pod("toe-system", "toe-operator", command, readinessProbe=_http("/readyz", 8081))
+
+
+def _target() -> Object:
+    pod = _pod(
+        "demo",
+        "checkout",
+        ["toe_async.sandbox.burner", "--port=6060"],
+        ports=[{"name": "pprof", "containerPort": 6060}],
+        resources={"requests": {"cpu": "500m", "memory": "256Mi"}},
+    )
+    pod["metadata"]["annotations"] = {"profiling.io/enabled": "true"}
+    return pod
+
+
+def _config() -> Object:
+    return {
+        "apiVersion": PROFILING_CONFIGS.api_version,
+        "kind": "ProfilingConfig",
+        "metadata": {"name": "hot", "namespace": "demo"},
+        "spec": {
+            "selector": {"labelSelector": {"app": "checkout"}},
+            "thresholds": {"cpuThresholdPercent": 80, "checkIntervalSeconds": 10, "cooldownSeconds": 600},
+            "cpuSeconds": 5,
+            "collector": {},
+        },
+    }
