@@ -8,6 +8,7 @@ counted under controller-runtime's names. A reconcile is cancelled after `timeou
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from itertools import count
+from traceback import walk_tb
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -25,6 +26,7 @@ log = logs.get("runtime.controller")
 K = TypeVar("K", bound=Hashable)
 
 RECONCILE_TIMEOUT: Final = 60.0
+_DEEPEST: Final = 20
 
 
 class TerminalError(Exception):
@@ -114,20 +116,19 @@ class Controller(Generic[K]):
             except (KubeError, TransientError) as error:
                 self._failed(key, str(error))
                 self.queue.add_rate_limited(key)
-            except Exception as error:  # a bug met by one object must not end the work on all others
-                log.exception("reconcile raised an unexpected error")
+            except Exception as error:  # noqa: BLE001 -- a bug met by one object must not end the work on all others
                 self._panics.inc()
-                self._failed(key, f"{type(error).__name__}: {error}")
+                self._failed(key, f"{type(error).__name__}: {error}", trace=_frames(error))
                 self.queue.add_rate_limited(key)
             else:
                 self._succeeded(key, result)
             finally:
                 self._time.observe(self._clock.monotonic() - started)
 
-    def _failed(self, key: K, error: str) -> None:
+    def _failed(self, key: K, error: str, **more: object) -> None:
         self._errors.inc()
         self._results["error"].inc()
-        log.error("reconcile failed", error=error, failures=self.queue.failures(key))
+        log.error("reconcile failed", error=error, failures=self.queue.failures(key), **more)
 
     def _succeeded(self, key: K, result: Result) -> None:
         self.queue.forget(key)
@@ -136,3 +137,11 @@ class Controller(Generic[K]):
             return
         self._results["requeue_after"].inc()
         self.queue.add_after(key, result.requeue_after)
+
+
+def _frames(error: Exception) -> list[str]:
+    """Where it happened, innermost last. Without source lines: reading files would block the loop."""
+    frames = [
+        f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in walk_tb(error.__traceback__)
+    ]
+    return frames[-_DEEPEST:]
