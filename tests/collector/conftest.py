@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from tests.collector.rig import OPERATOR, UPLOADER, Collector, FakeApi, Start
+from tests.collector.rig import OPERATOR, READ, UPLOADER, Collector, FakeApi, Start
 from toe_async.collector.app import serve
 from toe_async.collector.settings import CollectorSettings
 from toe_async.lib.clock import SystemClock
@@ -52,6 +52,10 @@ def start(tmp_path: Path, api: FakeApi) -> Start:
             serve(wanted, api, SystemClock(), metrics) as served,
         ):
             operator = api.token(OPERATOR, "toe-collector")
+            async with asyncio.timeout(5):
+                lists, auth = f"{served.url}{READ}/shop/artifacts", {"Authorization": f"Bearer {reader}"}
+                while (await http.get(lists, headers=auth, ssl=False)).status != 200:
+                    await asyncio.sleep(0.005)
             yield Collector(served, http, api, wanted.root, metrics, operator, reader)
 
     return started

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
@@ -123,6 +124,8 @@ class Collector:
         self, data: Any, *, capture: str = CAPTURE, leaf: str = "heap.pprof", token: str | None = None, **more: Any
     ) -> tuple[int, Any]:
         path = f"/v1/captures/{capture}/artifacts/{leaf}"
+        if isinstance(data, bytes) and data:
+            data = io.BytesIO(data)  # aiohttp warns of large bodies given as bytes
         return await self.ask("PUT", path, token or self.uploader(capture), data=data, **more)
 
     def files(self) -> list[str]:

@@ -20,7 +20,7 @@ from toe_async.collector.layout import Layout
 from toe_async.collector.listener import Listener, accepting, bind
 from toe_async.collector.reading import Reading
 from toe_async.collector.records import PRIVATE
-from toe_async.collector.replies import refusal
+from toe_async.collector.replies import SAFE_HEADERS, refusal
 from toe_async.collector.settings import CollectorSettings, parse_address
 from toe_async.collector.tls import Certificate
 from toe_async.lib.clock import Clock
@@ -119,7 +119,7 @@ class Service:
             await self._disk.run(self._write_and_remove)
             await self.ingest.free_bytes()
             self._store_trouble = None
-        except (StoreError, FileNotFoundError, FileExistsError) as failed:
+        except StoreError as failed:
             self._store_trouble = f"the store cannot be written ({failed})"
         self.metrics.captures_open.set(self.ingest.records.count_open(self.clock.now()))
 
@@ -240,18 +240,18 @@ async def _served(app: web.Application, where: str, service: Service, *, main: b
 def _add_probes(app: web.Application, service: Service) -> None:
     async def healthz(request: web.Request) -> web.Response:
         healthy, text = service.health.livez()
-        return web.Response(status=200 if healthy else 500, text=text)
+        return web.Response(status=200 if healthy else 500, text=text, headers=SAFE_HEADERS)
 
     async def readyz(request: web.Request) -> web.Response:
         await service.probe()
         ready, text = service.health.readyz()
         text = "\n".join([*service.notes(), text]) if "verbose" in request.query else text.splitlines()[-1] + "\n"
-        return web.Response(status=200 if ready else 503, text=text)
+        return web.Response(status=200 if ready else 503, text=text, headers=SAFE_HEADERS)
 
     async def scrape(request: web.Request) -> web.Response:
         await service.probe()
         body = generate_latest(service.metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=body, headers=SAFE_HEADERS | {"Content-Type": CONTENT_TYPE_LATEST})
 
     async def nothing(request: web.Request) -> web.StreamResponse:
         raise Refused(404, "NotFound", "there is no such call here")

@@ -37,15 +37,13 @@ class Disk:
 
         Raises:
             StoreFull: no space or quota is left.
-            StoreError: any other failure of the file system; FileNotFoundError and FileExistsError pass as they are.
+            StoreError: any other failure of the file system.
         """
         future = asyncio.get_running_loop().run_in_executor(self._pool, step)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await _settled(future)
-            raise
-        except (FileNotFoundError, FileExistsError):
             raise
         except OSError as failed:
             raise mapped(failed) from failed

@@ -17,9 +17,13 @@ class Refused(CollectorError):  # noqa: N818 -- what happened to the request
     store failed, 503 not able to tell right now, 507 the store is full.
     """
 
-    def __init__(self, status: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, *, retry_after: int | None = None, size: int | None = None
+    ) -> None:
+        """`retry_after` in seconds; `size` of what the range was asked of, with 416."""
         super().__init__(message)
-        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
+        self.status, self.reason, self.message = status, reason, message
+        self.retry_after, self.size = retry_after, size
 
 
 class StoreError(CollectorError):

@@ -62,7 +62,11 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._wire = None
         self._ended(self)
+        task = self._task_handler if self._current_request is None else None
         super().connection_lost(exc)
+        if task is not None:
+            # No handler of ours runs: it waits for a body that cannot come any more, for as long as it would linger.
+            task.cancel()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -169,13 +169,14 @@ def byte_range(request: web.Request, held: Manifest) -> tuple[int, int, bool]:
     except ValueError:
         raise _no_range(held) from None
     start, end, _ = asked.indices(held.size)
-    if start >= end:
+    # aiohttp reads `bytes=-0`, the last nothing, as everything.
+    if start >= end or (asked.start == 0 and request.headers["Range"].partition("=")[2].startswith("-")):
         raise _no_range(held)
     return start, end, True
 
 
 def _no_range(held: Manifest) -> Refused:
-    return Refused(416, "NoSuchRange", f"the artifact has {held.size} bytes; ask for one range of them")
+    return Refused(416, "NoSuchRange", f"the artifact has {held.size} bytes; ask for one range of them", size=held.size)
 
 
 def _nothing() -> Refused:

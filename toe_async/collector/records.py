@@ -18,7 +18,6 @@ import msgspec
 from toe_async.apis.meta import encode
 from toe_async.collector.captures import Capture, State, decode_capture
 from toe_async.collector.disk import Directory, Disk
-from toe_async.collector.errors import StoreError
 from toe_async.telemetry import log
 
 FORGET_AFTER = timedelta(hours=1)
@@ -50,12 +49,10 @@ class Records:
 
     async def create(self, record: Capture) -> bool:
         """Keep a new record for good; False when another process was first."""
-        try:
-            await self._disk.run(lambda: self._write(record, exclusive=True))
-        except FileExistsError:
-            return False
-        self._note(record)
-        return True
+        made = await self._disk.run(lambda: self._write(record, exclusive=True))
+        if made:
+            self._note(record)
+        return made
 
     async def update(self, record: Capture) -> None:
         """Keep a changed record for good."""
@@ -103,7 +100,7 @@ class Records:
                     _log.warning("a capture record cannot be read and is left alone", file=name)
         return found
 
-    def _write(self, record: Capture, *, exclusive: bool) -> None:
+    def _write(self, record: Capture, *, exclusive: bool) -> bool:
         name = f"{record.registration.id}.json"
         draft = f"{record.registration.id}.{os.getpid()}.{next(self._serial)}.tmp"
         with self._root.enter(_FOLDER) as folder:
@@ -113,11 +110,12 @@ class Records:
                     folder.link(draft, folder, name)
                 else:
                     folder.replace(draft, folder, name)
-            except FileNotFoundError as gone:
-                raise StoreError("another collector that started on this volume took the draft away") from gone
+            except FileExistsError:
+                return False
             finally:
                 folder.remove(draft)
             folder.sync()
+        return True
 
     def _remove(self, capture_ids: Iterable[str]) -> None:
         with self._root.enter(_FOLDER) as folder:

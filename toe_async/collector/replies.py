@@ -34,6 +34,8 @@ def refusal(refused: Refused) -> web.Response:
     reply = json_reply(refused.status, ErrorBody(refused.message, refused.reason))
     if refused.retry_after is not None:
         reply.headers["Retry-After"] = str(refused.retry_after)
+    if refused.size is not None:
+        reply.headers["Content-Range"] = f"bytes */{refused.size}"
     if refused.status == 401:
         reply.headers["WWW-Authenticate"] = "Bearer"
     return reply

@@ -27,7 +27,6 @@ from msgspec.structs import replace
 from toe_async.apis.meta import encode
 from toe_async.collector.captures import Manifest, decode_manifest
 from toe_async.collector.disk import Directory, Disk, write_all
-from toe_async.collector.errors import StoreError
 from toe_async.collector.paths import MANIFEST_SUFFIX
 from toe_async.collector.records import PRIVATE
 from toe_async.telemetry import log
@@ -107,10 +106,7 @@ class Storage:
         Returns the manifest of what is stored now: the one given, an older one of the same content (the upload was not
         needed), or that of a different content, which stays. The caller lets one commit of a capture run at a time.
         """
-        try:
-            return await self._disk.run(lambda: self._commit(part, manifest))
-        except (FileNotFoundError, FileExistsError) as odd:
-            raise StoreError("somebody else changes the store under this upload") from odd
+        return await self._disk.run(lambda: self._commit(part, manifest))
 
     # -- reading and deleting ---------------------------------------------------------------------------------------
 
@@ -127,7 +123,9 @@ class Storage:
         """
         opened: list[int] = []
         try:
-            await self._disk.run(lambda: opened.append(self._open(manifest)))
+            await self._disk.run(lambda: opened.extend(self._open(manifest)))
+            if not opened:
+                raise FileNotFoundError(errno.ENOENT, "the artifact is gone")
             yield opened[0]
         finally:
             for fd in opened:
@@ -171,13 +169,16 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def _open(self, manifest: Manifest) -> int:
-        with self._root.enter(manifest.directory) as folder:
-            fd = folder.open(manifest.file)
-        if os.fstat(fd).st_size != manifest.size:
-            os.close(fd)
-            raise FileNotFoundError(errno.ENOENT, "the artifact is not as long as its manifest says")
-        return fd
+    def _open(self, manifest: Manifest) -> list[int]:
+        try:
+            with self._root.enter(manifest.directory) as folder:
+                fd = folder.open(manifest.file)
+        except FileNotFoundError:
+            return []
+        if os.fstat(fd).st_size == manifest.size:
+            return [fd]
+        os.close(fd)
+        return []
 
     def _delete(self, manifest: Manifest) -> None:
         with contextlib.suppress(FileNotFoundError), self._root.enter(manifest.directory) as folder:
