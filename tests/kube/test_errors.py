@@ -83,6 +83,13 @@ def test_a_body_that_is_no_status_is_not_repeated(body: bytes) -> None:
     )
 
 
+def test_an_api_group_that_is_not_installed_is_told_as_such() -> None:
+    """The API server itself answers in plain text then; blaming a proxy would lead the search the wrong way."""
+    error = parse_error(404, b"404 page not found\n")
+    assert type(error) is NotFound
+    assert "aggregated API installed?" in error.message
+
+
 def test_a_status_inside_a_stream_brings_its_own_code() -> None:
     """A watch's ERROR event comes under HTTP 200."""
     assert type(parse_error(0, a_status(code=410, reason="Expired", message="too old"))) is Gone

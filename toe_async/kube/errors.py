@@ -168,15 +168,14 @@ def parse_error(http_status: int, body: bytes, retry_after: float | None = None,
             retry_after = status.details.retry_after_seconds
         reason, message = status.reason or "Unknown", status.message or "the server gave no reason"
         return error_type(code, reason)(code, reason, message, retry_after, request=request)
-    # Not an API server's words. The body of a proxy may hold anything, so only its size is told.
     code = http_status or 500
-    return error_type(code, "")(
-        code,
-        "Unknown",
-        f"the answer is no Kubernetes Status ({len(body)} bytes); a proxy or another service may have answered",
-        retry_after,
-        request=request,
-    )
+    if code == 404:  # an API server says it in plain text when the whole API group is unknown to it
+        message = "nothing is served there; is its CRD or its aggregated API installed?"
+    else:  # the body may be a proxy's and hold anything, so only its size is told
+        message = (
+            f"the answer is no Kubernetes Status ({len(body)} bytes); a proxy or another service may have answered"
+        )
+    return error_type(code, "")(code, "Unknown", message, retry_after, request=request)
 
 
 def error_type(status: int, reason: str) -> type[ApiError]:
