@@ -1,5 +1,6 @@
 """Captures, spools and a real S3 server for the tests of the sinks."""
 
+import asyncio
 import hashlib
 import json
 import random
@@ -19,6 +20,10 @@ from toe_async.apis.captures import ArtifactRecord, CaptureRecord, S3Ref, SinkRe
 from toe_async.lib.clock import SystemClock
 from toe_async.lib.names import digest
 from toe_async.sinks.spool import Spool, SpoolEntry
+
+# looptime asks the policy for a loop before every test; without this the first synchronous test would make one that
+# nobody closes, and some later test would be blamed for the warning.
+asyncio.set_event_loop(None)
 
 MakeRecord = Callable[..., CaptureRecord]
 MakeEntry = Callable[..., Awaitable[SpoolEntry]]
