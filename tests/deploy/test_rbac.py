@@ -19,7 +19,7 @@ OPERATOR: dict[tuple[str, str, str, tuple[str, ...]], set[str]] = {
     ("*", "", "pods/portforward", ()): {"get", "create"},
     ("*", "", "events", ()): {"create", "patch"},
     ("*", "metrics.k8s.io", "pods", ()): {"list"},
-    **{("*", group, "profilingconfigs", ()): {"list", "watch"} for group in BOTH},
+    **{("*", group, "profilingconfigs", ()): {"get", "list", "watch"} for group in BOTH},
     **{("*", group, "profilingconfigs/status", ()): {"patch"} for group in BOTH},
     ("*", "admissionregistration.k8s.io", "validatingadmissionpolicies", (POLICY,)): {"get"},
     ("*", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", (POLICY,)): {"get"},
