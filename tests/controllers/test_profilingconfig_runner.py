@@ -66,6 +66,7 @@ class Target:
         self.failures: dict[ProfileType, list[CaptureFailed]] = {}
         self.held: set[ProfileType] = set()
         self.asked: list[ProfileType] = []
+        self.holding = asyncio.Event()
 
     async def take(
         self, target: PprofTarget, profile: ProfileType, seconds: int, write: Write, *, max_bytes: int
@@ -76,6 +77,7 @@ class Target:
         if failures := self.failures.get(profile):
             raise failures.pop(0)
         if profile in self.held:
+            self.holding.set()
             await asyncio.Event().wait()
         await write(body[4:])
         return Taken(len(body), hashlib.sha256(body).hexdigest(), verified=True)
@@ -221,7 +223,7 @@ async def test_a_cancelled_capture_keeps_what_it_has_and_says_why_the_rest_is_mi
     async with rig_in(tmp_path) as rig:
         rig.target.held = {ProfileType.CPU}
         rig.go()
-        await asyncio.sleep(5)
+        await rig.target.holding.wait()
         rig.runner.cancel(rig.start.record.id, Reason.CANCELLED, "the grant was withdrawn")
         await rig.ended.wait()
         assert rig.spooled() == ["heap.pprof"]
@@ -235,6 +237,8 @@ async def test_an_api_server_that_is_away_delays_the_account_and_loses_nothing(t
     async with rig_in(tmp_path) as rig:
         rig.server.down = True
         rig.go()
+        while len(rig.spooled()) < 3:  # the disk works in real time
+            await asyncio.sleep(1)
         await asyncio.sleep(600)
         assert rig.spooled() == ["cpu.pprof", "heap.pprof", "mutex.pprof"]
         assert rig.server.row.state is CaptureState.CAPTURING
@@ -249,7 +253,7 @@ async def test_a_stop_lets_captures_end_and_cuts_what_lasts_too_long(tmp_path: P
     async with rig_in(tmp_path) as rig:
         rig.target.held = {ProfileType.MUTEX}
         rig.go()
-        await asyncio.sleep(1)
+        await rig.target.holding.wait()
         await rig.runner.drain(20)
         assert rig.profiles(ArtifactState.FAILED) == {"mutex": "Cancelled"}
         assert rig.spooled() == ["cpu.pprof", "heap.pprof"]
@@ -262,7 +266,7 @@ async def test_a_restart_in_the_middle_delivers_what_is_whole_and_names_what_is_
     async with rig_in(tmp_path) as rig:
         rig.target.held = {ProfileType.CPU}
         rig.go()
-        await asyncio.sleep(5)
+        await rig.target.holding.wait()
         again = Spool(tmp_path, 1 << 30, SystemClock())
         recovered = await again.recover()
         await rig.accounts.recovered(recovered)
