@@ -15,8 +15,8 @@ NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 GOOD = Registration(
     id="abcdefghijklmnopqrstuvwxyz234567", namespace="shop", labels={"app": "cart"}, run="hot.carts", run_uid="u-1",
     kind="ProfilingConfig", pod="cart-0", pod_uid="u-2", container="server", node="node-1", service="cart",
-    tool="pprof", reason="on-demand", trigger="slot 7 — every 35 s", triggered_at=NOW, leaves=("heap.pprof", "cpu.pprof"),
-    max_bytes=1000, expires=NOW + timedelta(hours=1),
+    tool="pprof", reason="on-demand", trigger="slot 7 — every 35 s", triggered_at=NOW,
+    leaves=("heap.pprof", "cpu.pprof"), max_bytes=1000, expires=NOW + timedelta(hours=1),
 )  # fmt: skip
 
 

@@ -257,7 +257,7 @@ def _add_probes(app: web.Application, service: Service) -> None:
         raise Refused(404, "NotFound", "there is no such call here")
 
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", scrape)])
-    app.router.add_route("*", "/{rest:.*}", nothing, expect_handler=bodies.postpone_continue)
+    app.router.add_route("*", "/{rest:(?s:.*)}", nothing, expect_handler=bodies.postpone_continue)
 
 
 @web.middleware

@@ -17,7 +17,7 @@ from toe_async.collector import bodies, captures, paths, upload
 from toe_async.collector.auth import OPERATOR_AUDIENCE, Gate, bearer, capture_audience
 from toe_async.collector.captures import Capture, Manifest, Registration, State, Stored
 from toe_async.collector.disk import Directory, Disk
-from toe_async.collector.errors import Refused
+from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.index import Index
 from toe_async.collector.layout import Layout
 from toe_async.collector.locks import KeyLocks
@@ -102,6 +102,9 @@ class Ingest:
                 status, manifest = await self._upload(request, capture_id, leaf)
         except Refused as refused:
             status = refused.status
+            raise
+        except StoreError as failed:
+            status = failed.refusal().status
             raise
         finally:
             self._metrics.uploads.labels(str(status)).inc()
