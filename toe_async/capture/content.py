@@ -14,7 +14,7 @@ _GZIP = b"\x1f\x8b"
 _TRACE = b"go 1."
 _STEP = 1 << 20
 _RATIO = 8
-_ALWAYS_INFLATED = 256 << 20
+_ALWAYS_INFLATED = 64 << 20
 
 
 class Wholeness(Enum):
@@ -70,7 +70,7 @@ class TraceContent(Content):
 class GzipContent(Content):
     """One gzip stream, inflated in steps of at most 1 MiB whose output is dropped at once.
 
-    A stream that inflates to more than 8 times its size is no longer followed beyond 256 MiB of output: it is kept as
+    A stream that inflates to more than 8 times its size is no longer followed beyond 64 MiB of output: it is kept as
     it came, and only HTTP can tell its end.
     """
 
