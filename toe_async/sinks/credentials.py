@@ -7,8 +7,11 @@ would lend the operator the node's rights; `AWS_EC2_METADATA_DISABLED=false` say
 An author's identity is a Secret in the author's namespace, read for each delivery and forgotten after it.
 """
 
+import asyncio
 import os
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Coroutine
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,10 +23,15 @@ from toe_async.kube import requests
 from toe_async.kube.errors import Forbidden, KubeError, NotFound
 from toe_async.kube.requests import Request
 from toe_async.sinks.errors import SinkUnavailable
+from toe_async.sinks.uninterrupted import in_thread
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
+    from botocore.loaders import Loader
 
+T = TypeVar("T")
+
+_SOURCE_SECONDS = 20.0  # for a metadata endpoint or STS to answer
 _WORKLOAD = ("container-role", "assume-role-with-web-identity")  # each is put in front, so the last one comes first
 _MACHINE = "iam-role"
 
@@ -35,7 +43,7 @@ class Sender(Protocol):
         """Send a request and return the answer's body; raises KubeError."""
 
 
-class Keys(Struct, frozen=True, repr_omit_defaults=True):
+class Keys(Struct, frozen=True):
     """An access key. Its text form holds nothing of it."""
 
     access_key: str
@@ -78,26 +86,62 @@ def _missing(message: str) -> SinkUnavailable:
 
 
 class OperatorIdentity:
-    """The operator's own session, made when first needed and shared, so that its credentials refresh in one place."""
+    """The operator's own credentials, found when first needed and refreshed by botocore before they end.
+
+    botocore reads files and asks services in the loop it runs on, so it gets a loop of its own in a thread.
+    """
 
     def __init__(self) -> None:
         self._session: AioSession | None = None
+        self._lock = asyncio.Lock()
 
-    def session(self) -> "AioSession":
-        """Return the session. Blocks while botocore is imported: call it in a thread."""
+    async def session(self) -> "AioSession":
+        """Return the session that clients are made with."""
         if self._session is None:
-            self._session = _new_session()
+            self._session = await in_thread(_new_session)
         return self._session
 
+    async def keys(self) -> Keys:
+        """Return credentials that are good for ten minutes at least.
+
+        Raises:
+            SinkUnavailable: there are none.
+            botocore's errors: a source that is configured does not give them.
+        """
+        async with self._lock:
+            session = await self.session()
+            found = await _aside(session.get_credentials())
+            if found is None:
+                raise _missing(
+                    "the operator has no S3 identity; give its service account a workload identity or mount a "
+                    "credentials file, or name a credentialsSecret"
+                )
+            frozen = await _aside(found.get_frozen_credentials())
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or None)
+
     def forget(self) -> None:
-        """Read the credentials anew at the next use: a mounted file may have been rotated."""
+        """Look for the credentials anew at the next use: a mounted file may have been rotated."""
         self._session = None
+
+
+async def _aside(work: Coroutine[Any, Any, T]) -> T:
+    """Run botocore's work on a loop of its own in a thread."""
+    return await in_thread(partial(asyncio.run, asyncio.wait_for(work, _SOURCE_SECONDS)))
+
+
+@cache
+def _models() -> "Loader":
+    """The service descriptions, which are files of botocore's package: read once, however many sessions there are."""
+    from botocore.loaders import Loader
+
+    return Loader()
 
 
 def _new_session() -> "AioSession":
     from aiobotocore.session import AioSession
 
     session = AioSession()
+    session.register_component("data_loader", _models())
     chain = session.get_component("credential_provider")
     for name in _WORKLOAD:
         provider = chain.get_provider(name)

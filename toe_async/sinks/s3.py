@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 T = TypeVar("T")
-Connect = Callable[["AioSession", Keys | None, Allowed], AbstractAsyncContextManager[Any]]
+Connect = Callable[["AioSession", Keys, Allowed], AbstractAsyncContextManager[Any]]
 Translate = Callable[[Exception, str], Exception]
 
 PART = 5 << 20  # the smallest that S3 takes; 4 uploads hold about 60 MB together
@@ -122,15 +122,16 @@ class S3Sink:
 
     @asynccontextmanager
     async def _connected(self, ref: S3Ref, allowed: Allowed, namespace: str) -> AsyncIterator["_Requests"]:
-        secret = ref.credentials_secret
-        own = await keys_in_secret(self._client, namespace, secret) if secret else None
         connect, translate = await in_thread(_botocore)
-        session = await in_thread(self._identity.session)
         try:
-            async with connect(session, own, allowed) as s3:
+            if allowed.use_operator_identity:
+                used = await self._identity.keys()
+            else:
+                used = await keys_in_secret(self._client, namespace, ref.credentials_secret)
+            async with connect(await self._identity.session(), used, allowed) as s3:
                 yield _Requests(self._owner, s3, _where(ref), translate)
-        except (SinkUnavailable, SinkRefused) as error:
-            if own is None and isinstance(error, Denied):
+        except Denied:
+            if allowed.use_operator_identity:
                 self._identity.forget()
             raise
         except Exception as error:  # noqa: BLE001 -- translated, or raised as it is

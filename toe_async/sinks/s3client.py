@@ -82,8 +82,8 @@ class _GuardedResolver(AbstractResolver):
 
 
 @asynccontextmanager
-async def connect(session: AioSession, keys: Keys | None, allowed: Allowed) -> AsyncIterator[Any]:
-    """Open a client for one endpoint, with an author's keys or the session's own identity."""
+async def connect(session: AioSession, keys: Keys, allowed: Allowed) -> AsyncIterator[Any]:
+    """Open a client for one endpoint and one key."""
     aws = allowed.endpoint is None or allowed.endpoint.is_aws
     checksum = "when_supported" if aws and allowed.checksum == "auto" else "when_required"
     config = AioConfig(
@@ -103,9 +103,9 @@ async def connect(session: AioSession, keys: Keys | None, allowed: Allowed) -> A
         "s3",
         region_name=allowed.region or _DEFAULT_REGION,
         endpoint_url=allowed.endpoint.url if allowed.endpoint else None,
-        aws_access_key_id=keys.access_key if keys else None,
-        aws_secret_access_key=keys.secret_key if keys else None,
-        aws_session_token=keys.token if keys else None,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        aws_session_token=keys.token,
         config=config,
     ) as client:
         yield client

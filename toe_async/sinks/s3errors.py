@@ -9,7 +9,6 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     HTTPClientError,
-    NoCredentialsError,
     PartialCredentialsError,
     SSLError,
 )
@@ -52,10 +51,9 @@ def translate(error: Exception, where: str) -> Exception:
     """Return what to raise instead; what is none of botocore's comes back as it is."""
     if isinstance(error, ClientError):
         return _answered(error, where)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+    if isinstance(error, PartialCredentialsError | CredentialRetrievalError):
         return SinkUnavailable(
-            f"{where}: the operator has no S3 identity ({type(error).__name__}); give its service account a workload "
-            "identity or mount a credentials file, or name a credentialsSecret",
+            f"{where}: the operator's own S3 identity cannot be had ({type(error).__name__})",
             reason=Reason.CREDENTIALS_MISSING,
         )
     if isinstance(error, HTTPClientError | SSLError):
