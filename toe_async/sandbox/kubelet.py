@@ -65,7 +65,9 @@ class Kubelet:
         try:
             yield
         finally:
-            await process.communicate()  # the end of its stdin is its cue
+            assert process.stdin is not None
+            process.stdin.close()  # its cue
+            await process.wait()
 
     def pod(self, key: Key) -> Pod | None:
         """A pod that runs or has run here."""
