@@ -105,7 +105,7 @@ async def take(
                 await write(block)
             return _taken(content, what, framed=response.length_verified)
     except KubeError as error:
-        raise _failure(error, target, what) from error
+        raise _failure(error, target, profile) from error
 
 
 async def _open(
@@ -188,13 +188,15 @@ def _too_large(what: str, max_bytes: int) -> CaptureFailed:
     )
 
 
-def _failure(error: KubeError, target: PprofTarget, what: str) -> CaptureFailed:
+def _failure(error: KubeError, target: PprofTarget, profile: ProfileType) -> CaptureFailed:
     """The one place where errors of the way to the pod become reasons."""
-    if isinstance(error, PortForwardError):
-        if error.reason is Reason.DEADLINE_EXCEEDED:
-            return CaptureFailed(Reason.CAPTURE_TIMED_OUT, f"{what}: {error}")
+    if isinstance(error, PortForwardError):  # it names port and pod itself
+        late = error.reason is Reason.DEADLINE_EXCEEDED
         again = error.reason in {Reason.PORT_FORWARD_FAILED, Reason.TRUNCATED}
-        return CaptureFailed(error.reason, f"{what}: {error}", retry=again)
+        return CaptureFailed(
+            Reason.CAPTURE_TIMED_OUT if late else error.reason, f"{profile} profile: {error}", retry=again
+        )
+    what = _what(target, profile)
     if isinstance(error, Forbidden | Unauthorized):
         return CaptureFailed(
             Reason.NOT_AUTHORIZED,
