@@ -23,6 +23,7 @@ from tests.e2e.harness import (
 pytestmark = pytest.mark.e2e
 
 POLICY = "toe-profilingconfig-author"
+CONFIGS = "profilingconfigs.profiling.io"
 
 
 def role(name: str, *rules: Object, user: str) -> tuple[Object, Object]:
@@ -54,9 +55,10 @@ def authors(installed: Kube, namespace: Callable[[str], str]) -> str:
     name = namespace("authors")
     installed.apply(*role("ann", WRITE_CONFIGS, FORWARD_PORTS, user="ann"), namespace=name)
     installed.apply(*role("bob", WRITE_CONFIGS, user="bob"), namespace=name)
+    may_forward = ("auth", "can-i", "create", "pods", "--subresource=portforward", "-n", name)
     until(
         "the rights are in force",
-        lambda: installed("auth", "can-i", "create", "pods/portforward", "-n", name, "--as=ann", check=False).code == 0,
+        lambda: installed(*may_forward, user="ann", check=False).code == 0,
     )
     return name
 
@@ -192,14 +194,14 @@ def test_s3_keys_of_the_namespace_are_used_when_its_owner_lets_the_operator_read
 @pytest.mark.parametrize(
     ("user", "words", "allowed"),
     [
-        (OPERATOR_USER, ("create", "pods/portforward", "-n", "default"), True),
-        (OPERATOR_USER, ("patch", "profilingconfigs.profiling.io/status", "-n", "default"), True),
-        (OPERATOR_USER, ("patch", "profilingconfigs.profiling.io", "-n", "default"), False),
+        (OPERATOR_USER, ("create", "pods", "--subresource=portforward", "-n", "default"), True),
+        (OPERATOR_USER, ("patch", CONFIGS, "--subresource=status", "-n", "default"), True),
+        (OPERATOR_USER, ("patch", CONFIGS, "-n", "default"), False),
         (OPERATOR_USER, ("create", "secrets", "-n", AGENTS), True),
         (OPERATOR_USER, ("get", "secrets", "-n", AGENTS), False),
         (OPERATOR_USER, ("get", "secrets", "-n", "toe-system"), False),
         (OPERATOR_USER, ("list", "secrets", "-A"), False),
-        (OPERATOR_USER, ("create", "pods/exec", "-n", "default"), False),
+        (OPERATOR_USER, ("create", "pods", "--subresource=exec", "-n", "default"), False),
         (OPERATOR_USER, ("create", "pods", "-n", "toe-system"), False),
         (OPERATOR_USER, ("create", "serviceaccounts/toe-uploader", "--subresource=token", "-n", AGENTS), True),
         (OPERATOR_USER, ("create", "serviceaccounts/default", "--subresource=token", "-n", AGENTS), False),

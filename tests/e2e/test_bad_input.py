@@ -72,12 +72,12 @@ def test_admission_refuses_it_and_names_the_field(installed: Kube, place: str, w
     assert word.lower() in refused.err.lower()
 
 
-def test_a_sink_that_nobody_listed_is_a_condition_with_the_line_to_add(installed: Kube, place: str) -> None:
+def test_a_sink_that_nobody_listed_is_a_condition_with_the_way_out(installed: Kube, place: str) -> None:
     installed.apply(
         config("elsewhere", "target", collector={"endpoint": "https://collector.elsewhere.svc:8443"}), namespace=place
     )
     condition = wait_for_condition(installed, place, "elsewhere", "Accepted", "False", reason="SinkNotAllowed")
-    assert "collector.elsewhere.svc" in condition["message"]
+    assert "https://toe-collector.toe-system.svc:8443" in condition["message"]
 
 
 def test_a_namespace_that_did_not_grant_it_is_a_condition(
@@ -166,7 +166,7 @@ def test_a_profile_that_is_missing_does_not_lose_the_others(installed: Kube, nam
 
 def test_a_config_without_pods_says_so(installed: Kube, place: str) -> None:
     installed.apply(config("lonely", "nobody", collector={}), namespace=place)
-    condition = wait_for_condition(installed, place, "lonely", "Ready", "False", reason="NoMatchingPods")
+    condition = wait_for_condition(installed, place, "lonely", "Ready", "True", reason="NoMatchingPods")
     assert condition["message"]
 
 
