@@ -10,6 +10,7 @@ not happen twice is protected by names and resourceVersions, never by the lease 
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -114,7 +115,12 @@ class LeaderElector:
         up. When `lead` returns or raises, the lease is given up and `run` does the same.
         """
         while True:
-            await self._acquire()
+            try:
+                await self._acquire()
+            except asyncio.CancelledError:
+                if self.holder == self.identity:
+                    await self._release()
+                raise
             if await self._lead(lead):
                 return
 
@@ -158,18 +164,23 @@ class LeaderElector:
 
     async def _renew(self) -> None:
         """Returns when the lease is lost: somebody else holds it, or it could not be renewed for RENEW_DEADLINE."""
+        began = self._renewed_at
         while True:
-            left = self._renewed_at + RENEW_DEADLINE - self._clock.monotonic()
+            # From begin to begin: a try that hung is followed by the next one at once, there is no time to lose.
+            wake = min(began + RETRY_PERIOD, self._renewed_at + RENEW_DEADLINE)
+            await asyncio.sleep(max(0.0, wake - self._clock.monotonic()))
+            began = self._clock.monotonic()
+            left = self._renewed_at + RENEW_DEADLINE - began
             if left <= 0:
                 return
-            await asyncio.sleep(min(RETRY_PERIOD, left))
-            left = self._renewed_at + RENEW_DEADLINE - self._clock.monotonic()
             try:
                 async with asyncio.timeout(left):
                     renewed = await self._try()
             except TimeoutError:
                 renewed = False
             if not renewed and self.holder not in {"", self.identity}:
+                # `fence` has to refuse from this moment on, not only when the work has ended.
+                self._renewed_at = -math.inf
                 return
 
     async def _try(self) -> bool:
@@ -178,7 +189,7 @@ class LeaderElector:
             if self._leading:
                 try:
                     await self._write(Renew())
-                except Conflict:  # touched by somebody, perhaps only its labels: read what it says now
+                except (Conflict, NotFound):  # touched by somebody, perhaps only its labels: read what it says now
                     pass
                 else:
                     return True
