@@ -123,6 +123,7 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (root / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (root / "data").mkdir()
     ports = dict(zip(("master", "volume", "filer", "s3", "admin"), _free_ports(5), strict=True))
+    log = (root / "log").open("wb")
     server = subprocess.Popen(
         [
             str(Path(sysconfig.get_path("scripts")) / "weed"), "mini",
@@ -132,24 +133,26 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             *(f"-{name}.port={port}" for name, port in ports.items()),
             *(f"-{name}.port.grpc={port + 10000}" for name, port in ports.items()),
         ],
-        stdout=(root / "log").open("wb"),
+        stdout=log,
         stderr=subprocess.STDOUT,
         cwd=root,
     )  # fmt: skip
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     try:
-        _wait_until_healthy(server, endpoint, root / "log")
+        for url in (f"{endpoint}/healthz", f"http://127.0.0.1:{ports['filer']}/buckets/profiles/"):
+            _wait_until_good(server, url, root / "log")
         yield endpoint
     finally:
         server.kill()
         server.wait()
+        log.close()
 
 
-def _wait_until_healthy(server: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
+def _wait_until_good(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     for _ in range(300):
         assert server.poll() is None, f"weed ended: {log.read_text()[-2000:]}"
         try:
-            with urllib.request.urlopen(f"{endpoint}/healthz", timeout=1):
+            with urllib.request.urlopen(url, timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

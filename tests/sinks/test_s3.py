@@ -516,6 +516,7 @@ async def test_a_spool_file_that_changed_is_not_stored(store: Store, s3: FakeS3,
     assert (s3.objects, s3.uploads) == ({}, {})
 
 
+@pytest.mark.slow
 async def test_cancelled_at_any_request_nothing_half_done_is_left(store: Store, s3: FakeS3, big: SpoolEntry) -> None:
     """U6: before and after the server acts on each request in turn; then a second attempt stores it once."""
     total = 0
