@@ -1,6 +1,7 @@
 """The raw client against a server that answers, refuses, stalls and breaks off."""
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -259,6 +260,51 @@ async def test_a_refusal_without_end_is_still_a_refusal(api: FakeApi, client: Cl
     await until(lambda: api.busy == 0)
 
 
+async def test_a_head_that_drips_ends_at_the_deadline(kubeconfig: Kubeconfig) -> None:
+    """Each byte restarts the socket's own timer; the request's deadline is what holds, for streams too."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"y")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    request = requests.get(PODS, "a", "p", timeout=0.2)
+    async with await asyncio.start_server(drip, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()
+        async with connect(kubeconfig.write(f"http://{host}:{port}"), environ={}) as client, asyncio.timeout(5):
+            with pytest.raises(TransportError, match=r"within 0\.2 s"):
+                await client.send(request)
+            with pytest.raises(TransportError, match=r"within 0\.2 s"):
+                await drain(client, request, lambda chunk: None)
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+
+
+async def test_no_cookie_is_kept(api: FakeApi, kubeconfig: Kubeconfig) -> None:
+    """A load balancer's stickiness cookie is nothing to us, and nothing of one user reaches another."""
+    api.answer(always(lambda: web.json_response({}, headers={"Set-Cookie": "a=b; Path=/"})))
+    async with connect(kubeconfig.write(api.url.replace("127.0.0.1", "localhost")), environ={}) as client:
+        await client.send(GET)
+        await client.send(GET)
+    assert "Cookie" not in api.seen[1].headers
+
+
+async def test_the_process_environment_s_proxy_is_not_picked_up_behind_our_back(
+    api: FakeApi, kubeconfig: Kubeconfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only kube.proxies decides; here it was handed an environment without a proxy."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with connect(kubeconfig.write(api.url), environ={}) as client:
+        assert await client.send(GET) == b'{"ok": true}'
+
+
 async def test_cancelling_a_request_drops_its_connection(api: FakeApi, client: Client) -> None:
     """The server sees the end at once, and the next request works."""
     api.answer(hang, fine())
@@ -296,6 +342,14 @@ async def test_every_attempt_is_counted_with_its_code(
         ("POST", host, "<error>"),
         ("GET", host, "404"),
     ]
+
+
+async def test_a_client_is_of_no_use_after_its_end(api: FakeApi, kubeconfig: Kubeconfig) -> None:
+    """It would open connections that nobody closes."""
+    async with connect(kubeconfig.write(api.url), environ={}) as client:
+        pass
+    with pytest.raises(RuntimeError, match="has been closed"):
+        await client.send(GET)
 
 
 class TestSigningIn:
@@ -439,8 +493,9 @@ class TestStreams:
     async def test_a_stream_s_own_deadline_bounds_it_as_a_whole(self, api: FakeApi, client: Client) -> None:
         """Even when bytes never stop coming."""
         api.answer(endless)
-        with pytest.raises(TransportError):
-            await drain(client, requests.list_(PODS, timeout=0.2), lambda chunk: None)
+        async with asyncio.timeout(5):
+            with pytest.raises(TransportError, match="TimeoutError"):
+                await drain(client, requests.list_(PODS, timeout=0.2), lambda chunk: None)
         await until(lambda: api.busy == 0)
 
     async def test_a_refused_stream_raises_at_its_start(self, api: FakeApi, client: Client) -> None:

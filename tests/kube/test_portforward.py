@@ -413,6 +413,22 @@ async def test_a_refused_handshake_keeps_the_server_s_words(
     await until(lambda: api.busy == 0)
 
 
+async def test_a_refusal_without_end_is_not_read_to_its_end(api: FakeApi, client: Client) -> None:
+    """Its first 64 KiB are enough, and its connection is dropped."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=403)
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(1 << 16))
+
+    api.answer(endless)
+    async with asyncio.timeout(5):
+        with pytest.raises(Forbidden):
+            await fetch(client)
+        await until(lambda: api.busy == 0)
+
+
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
 async def test_a_redirected_handshake_is_refused(api: FakeApi, client: Client, code: int) -> None:
     """No second connection, nowhere: the credentials would travel with it."""

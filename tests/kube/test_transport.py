@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -251,7 +252,11 @@ async def test_a_half_written_rotation_keeps_the_sessions_that_work(
         async with connect(settings, environ={}, clock=clock) as client:
             (tmp_path / "tls.crt").write_bytes((tmp_path / "second.crt").read_bytes())
             clock.seconds += REREAD_SECONDS
-            assert await client.send(GET) == b'{"cn": "first"}'
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(3):
+                    assert await client.send(GET) == b'{"cn": "first"}'
+            assert len(logs) == 1  # tried once, not at every request
+            assert "keeping the present one" in logs[0]["event"]
             use(tmp_path, "second")
             clock.seconds += REREAD_SECONDS
             assert await client.send(GET) == b'{"cn": "second"}'

@@ -57,6 +57,7 @@ class Transport:
         self._current: Sessions | None = None
         self._retired: set[Sessions] = set()
         self._unusable: Tls | None = None
+        self._closed = False
 
     @asynccontextmanager
     async def lease(self, tls: Tls) -> AsyncIterator[Sessions]:
@@ -78,13 +79,16 @@ class Transport:
             await self._sweep()
 
     async def close(self) -> None:
-        """Close everything, leased or not."""
+        """Close everything, leased or not, for good."""
+        self._closed = True
         for sessions in [*self._retired, *([self._current] if self._current else [])]:
             await sessions.close()
         self._retired.clear()
         self._current = None
 
     async def _for(self, tls: Tls) -> Sessions:
+        if self._closed:
+            raise RuntimeError("the client has been closed; its requests belong inside of connect()")
         present = self._current
         if present is not None and tls in (present.tls, self._unusable):
             return present
