@@ -72,6 +72,11 @@ NAMED = container("app", ("http", 8080), ("pprof", 6061))
         pytest.param(
             pod(NAMED, notes={"profiling.io/port": "pprof"}), ("app", 6061, "/debug/pprof"), id="name of a port"
         ),
+        pytest.param(
+            pod(container("a", ("pprof", 7001)), container("b", ("pprof", 7002)), notes={"profiling.io/port": "pprof"}),
+            ("a", 7001, "/debug/pprof"),
+            id="the first of two ports with one name",
+        ),
         pytest.param(pod(notes={"bolometer.io/port": "7070"}), ("app", 7070, "/debug/pprof"), id="bolometer's port"),
         pytest.param(
             pod(notes={"profiling.io/port": "1", "bolometer.io/port": "2"}),
