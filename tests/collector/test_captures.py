@@ -49,7 +49,6 @@ GOOD = Registration(
         ({"leaves": ("heap.pprof", "../up")}, "leaves"),
         ({"leaves": ("a.manifest.json",)}, "leaves"),
         ({"leaves": ("heap.pprof", "heap.pprof")}, "twice"),
-        ({"max_bytes": 2001}, "2000"),
         ({"expires": NOW}, "expires"),
         ({"expires": NOW + timedelta(days=8)}, "expires"),
         ({"triggered_at": NOW.replace(tzinfo=None)}, "zone"),
@@ -57,11 +56,11 @@ GOOD = Registration(
 )
 def test_a_registration_is_checked_field_by_field(changes: dict[str, Any], word: str | None) -> None:
     """None: taken; else a sentence that names the field."""
-    fault = captures.faults(replace(GOOD, **changes), NOW, 2000)
+    fault = captures.faults(replace(GOOD, **changes), NOW)
     assert fault is None if word is None else word in (fault or "")
 
 
-OPEN = captures.open_capture(GOOD, DateLayout("2006/01/02"))
+OPEN = captures.open_capture(GOOD, DateLayout("2006/01/02"), 1 << 30)
 
 
 def test_the_date_of_a_path_is_the_triggers() -> None:
@@ -97,6 +96,11 @@ def test_registering_again_prolongs_and_adds_but_never_becomes_another_capture(
     assert len(again.registration.leaves) == leaves
     assert again.registration.expires == NOW + timedelta(hours=hours)
     assert again.registration.max_bytes == 1000
+
+
+def test_no_capture_is_allowed_more_than_the_collector() -> None:
+    """An operator with a larger limit of its own is cut down, not turned away."""
+    assert captures.open_capture(GOOD, DateLayout("2006"), 7).registration.max_bytes == 7
 
 
 def test_a_record_survives_its_trip_to_disk() -> None:

@@ -479,8 +479,9 @@ async def test_a_store_that_cannot_be_written_is_not_ready_but_alive(start: Star
         async with collector.call("GET", "/readyz?verbose") as reply:
             assert reply.status == 503
             assert "[-]store failed" in await reply.text()
-        async with collector.call("GET", "/healthz") as reply:
-            assert reply.status == 200
+        for path, status in {"/healthz": 200, "/readyz/store": 503, "/readyz/index": 200, "/readyz/none": 404}.items():
+            async with collector.call("GET", path) as reply:
+                assert reply.status == status
         status, error = await collector.register()
         assert (status, error["reason"]) == (500, "StoreFailed")
         assert str(collector.root) not in json.dumps(error)
@@ -541,3 +542,33 @@ async def _outcome(collector: Collector, body: AsyncIterator[bytes]) -> str:
     except aiohttp.ClientError:
         return "not stored"
     return "stored" if status < 300 else "not stored"
+
+
+async def test_records_are_forgotten_an_hour_after_their_captures_end(start: Start) -> None:
+    """By then no token lives; the artifact and its manifest stay."""
+    async with start() as first:
+        await first.register()
+        await first.put(BODY)
+        (file,) = (first.root / ".toe" / "captures").iterdir()
+    record = json.loads(file.read_bytes())
+    record["registration"]["expires"] = "2026-01-24T21:44:08Z"
+    file.write_text(json.dumps(record))
+    async with start() as second:
+        async with asyncio.timeout(5):
+            while file.exists():
+                await asyncio.sleep(0.01)
+        assert (await second.ask("GET", ONE, second.reader))[0] == 200
+        assert (await second.put(BODY))[0] == 404
+
+
+async def test_a_record_that_cannot_be_read_is_an_error_of_the_store_and_stays(start: Start) -> None:
+    """Not a crash, not a silent second registration."""
+    async with start() as collector:
+        await collector.register()
+        (file,) = (collector.root / ".toe" / "captures").iterdir()
+        file.write_bytes(b"{broken")
+        assert (await collector.register())[0] == 500
+        assert (await collector.put(BODY))[0] == 500
+        assert file.read_bytes() == b"{broken"
+    async with start() as again:
+        assert (await again.register())[0] == 500

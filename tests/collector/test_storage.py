@@ -24,7 +24,7 @@ from toe_async.collector.storage import Part, Storage
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 BODY = b"profile " * 1000
-RECORD = captures.open_capture(captures.decode_registration(encode(registration())), DateLayout("2006"))
+RECORD = captures.open_capture(captures.decode_registration(encode(registration())), DateLayout("2006"), 1 << 30)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from toe_async.collector.records import PRIVATE
 from toe_async.collector.replies import SAFE_HEADERS, refusal
 from toe_async.collector.settings import CollectorSettings, parse_address
 from toe_async.collector.tls import Certificate
+from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
@@ -84,13 +85,22 @@ class Service:
         await self._disk.close()
 
     async def build_index(self) -> None:
-        """Read every manifest; lists are answered once this is done."""
-        folders = self.ingest.storage.manifests()
-        count = 0
+        """Read every manifest, from the start again after an error; lists are answered once this is done."""
+        backoff = Backoff(1.0, 60.0)
+        while not self.reading.complete:
+            try:
+                await self._read_manifests()
+                self.reading.complete = True
+            except StoreError as failed:
+                wait = backoff.next()
+                _log.error("the store cannot be read to its end", error=str(failed), again_in=round(wait))
+                await asyncio.sleep(wait)
+
+    async def _read_manifests(self) -> None:
+        folders, count = self.ingest.storage.manifests(), 0
         while (found := await self._disk.run(lambda: next(folders, None))) is not None:
             self._index.add(found)
             count += len(found)
-        self.reading.complete = True
         _log.info("the store is read", artifacts=count)
 
     async def keep_up(self) -> None:
@@ -248,6 +258,14 @@ def _add_probes(app: web.Application, service: Service) -> None:
         text = "\n".join([*service.notes(), text]) if "verbose" in request.query else text.splitlines()[-1] + "\n"
         return web.Response(status=200 if ready else 503, text=text, headers=SAFE_HEADERS)
 
+    async def check(request: web.Request) -> web.Response:
+        await service.probe()
+        try:
+            ready, text = service.health.readyz(request.match_info["check"])
+        except KeyError:
+            raise Refused(404, "NotFound", "there is no check of that name; see /readyz?verbose") from None
+        return web.Response(status=200 if ready else 503, text=text, headers=SAFE_HEADERS)
+
     async def scrape(request: web.Request) -> web.Response:
         await service.probe()
         body = generate_latest(service.metrics.registry)
@@ -256,7 +274,8 @@ def _add_probes(app: web.Application, service: Service) -> None:
     async def nothing(request: web.Request) -> web.StreamResponse:
         raise Refused(404, "NotFound", "there is no such call here")
 
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", scrape)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/readyz/{check}", check)])
+    app.add_routes([web.get("/metrics", scrape)])
     app.router.add_route("*", "/{rest:(?s:.*)}", nothing, expect_handler=bodies.postpone_continue)
 
 

@@ -117,7 +117,7 @@ decode_capture = msgspec.json.Decoder(Capture).decode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
 
 
-def faults(wanted: Registration, now: datetime, max_artifact_bytes: int) -> str | None:
+def faults(wanted: Registration, now: datetime) -> str | None:
     """Return what is wrong with a registration in one sentence, or None. Nothing that passes can leave the store."""
     names = {"run": wanted.run, "pod": wanted.pod}
     labelled = all(_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value) for key, value in wanted.labels.items())
@@ -142,15 +142,17 @@ def faults(wanted: Registration, now: datetime, max_artifact_bytes: int) -> str 
         return "triggeredAt and expires need a time zone"
     if not now < wanted.expires <= now + LONGEST_LIFE:
         return f"expires must be in the future and at most {LONGEST_LIFE.days} days away"
-    if wanted.max_bytes > max_artifact_bytes:
-        return f"maxBytes is above this collector's limit of {max_artifact_bytes}"
     return None
 
 
-def open_capture(wanted: Registration, layout: DateLayout) -> Capture:
-    """Make the record of a new capture. The date in its path is the trigger's, so that a second try gives the same."""
+def open_capture(wanted: Registration, layout: DateLayout, max_artifact_bytes: int) -> Capture:
+    """Make the record of a new capture. The date in its path is the trigger's, so that a second try gives the same.
+
+    Its limit is never above the collector's own.
+    """
+    bounded = replace(wanted, max_bytes=min(wanted.max_bytes, max_artifact_bytes))
     date = layout.segments(wanted.triggered_at)
-    return Capture(registration=wanted, directory=paths.directory(wanted.namespace, wanted.labels, wanted.run, date))
+    return Capture(registration=bounded, directory=paths.directory(wanted.namespace, wanted.labels, wanted.run, date))
 
 
 def register_again(held: Capture, wanted: Registration) -> Capture | None:

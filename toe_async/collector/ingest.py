@@ -85,7 +85,7 @@ class Ingest:
             wanted = captures.decode_registration(body)
         except msgspec.DecodeError as bad:
             raise Refused(400, "BadRegistration", f"the registration cannot be read: {str(bad)[:200]}") from bad
-        fault = captures.faults(wanted, self._clock.now(), self._settings.max_artifact_bytes)
+        fault = captures.faults(wanted, self._clock.now())
         if fault:
             raise Refused(400, "BadRegistration", fault)
         async with self._locks.hold(wanted.id):
@@ -167,7 +167,7 @@ class Ingest:
     async def _register(self, wanted: Registration) -> tuple[int, Capture]:
         held = await self.records.get(wanted.id)
         if held is None:
-            record = captures.open_capture(wanted, self._layout.current)
+            record = captures.open_capture(wanted, self._layout.current, self._settings.max_artifact_bytes)
             if await self.records.create(record):
                 return 201, record
             held = await self._registered(wanted.id)

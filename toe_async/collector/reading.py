@@ -114,7 +114,14 @@ class Reading:
         user: UserInfo = await self._gate.user(bearer(request.headers.getall("Authorization", [])))
         if not is_dns1123_label(namespace) or len(name) > 253:
             raise Refused(400, "BadName", "that is no namespace or no name of an artifact")
-        await self._gate.may(user, verb, namespace, name=name, subresource=subresource)
+        # One record for each decision, so that "who took this?" has an answer.
+        decision = _log.bind(user=user.username, verb=verb, namespace=namespace, name=name, subresource=subresource)
+        try:
+            await self._gate.may(user, verb, namespace, name=name, subresource=subresource)
+        except Refused as refused:
+            decision.info("reading refused", status=refused.status)
+            raise
+        decision.info("reading allowed")
         return namespace
 
     async def _found(self, request: web.Request, namespace: str) -> Manifest:

@@ -8,6 +8,7 @@ A record is forgotten an hour after its capture's end: by then no token for it l
 artifacts hold everything that readers need.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ import msgspec
 from toe_async.apis.meta import encode
 from toe_async.collector.captures import Capture, State, decode_capture
 from toe_async.collector.disk import Directory, Disk
+from toe_async.collector.errors import StoreError
 from toe_async.telemetry import log
 
 FORGET_AFTER = timedelta(hours=1)
@@ -63,7 +65,7 @@ class Records:
         """Remove the records whose time is over."""
         due = [capture_id for capture_id, at in self._forget_at.items() if at <= now]
         if due:
-            await self._disk.run(lambda: self._remove(due))
+            await self._disk.run(lambda: self._remove(due, now))
         for capture_id in due:
             self._forget_at.pop(capture_id, None)
 
@@ -86,6 +88,8 @@ class Records:
                 return decode_capture(folder.read(f"{capture_id}.json", _LARGEST))
             except FileNotFoundError:
                 return None
+            except msgspec.DecodeError as bad:
+                raise StoreError(f"the record of capture {capture_id} cannot be read") from bad
 
     def _read_all(self) -> list[Capture]:
         found = []
@@ -117,12 +121,11 @@ class Records:
             folder.sync()
         return True
 
-    def _remove(self, capture_ids: Iterable[str]) -> None:
+    def _remove(self, capture_ids: Iterable[str], now: datetime) -> None:
         with self._root.enter(_FOLDER) as folder:
             for capture_id in capture_ids:
-                # Another process may have prolonged it: only the file knows.
-                held = self._read(capture_id)
-                if held is not None and self._forget_at.get(capture_id, held.registration.expires) >= (
-                    held.registration.expires + FORGET_AFTER
-                ):
-                    folder.remove(f"{capture_id}.json")
+                # Another process may have prolonged it: only the file knows. One that cannot be read is left alone.
+                with contextlib.suppress(StoreError):
+                    held = self._read(capture_id)
+                    if held is not None and held.registration.expires + FORGET_AFTER <= now:
+                        folder.remove(f"{capture_id}.json")

@@ -36,6 +36,7 @@ _PART, _DRAFT = ".part", ".manifest"
 _LARGEST_MANIFEST = 256 << 10
 _PIECE = 1 << 20
 _DEEPEST = 16
+_SCANNED_AT_ONCE = 250
 _log = log.get("collector.storage")
 
 
@@ -146,7 +147,7 @@ class Storage:
         return await self._disk.run(self._recover)
 
     def manifests(self) -> Iterator[list[Manifest]]:
-        """All stored artifacts, a directory at a time. Blocks: each step is for a thread."""
+        """All stored artifacts, some hundreds at a time. Blocks: each step is for a thread."""
         yield from _walk(self._root, 0)
 
     # -- the steps, each in a thread --------------------------------------------------------------------------------
@@ -299,7 +300,8 @@ def _abandoned(parts: Directory, name: str) -> Iterator[bool]:
 
 
 def _walk(folder: Directory, depth: int) -> Iterator[list[Manifest]]:
-    found, below = [], []
+    found: list[Manifest] = []
+    below: list[str] = []
     for entry in folder.entries():
         if entry.is_dir(follow_symlinks=False):
             if entry.name != PRIVATE:
@@ -308,7 +310,14 @@ def _walk(folder: Directory, depth: int) -> Iterator[list[Manifest]]:
             manifest = _stored(folder, entry.name.removesuffix(MANIFEST_SUFFIX))
             if manifest is not None:
                 found.append(manifest)
+        if len(found) >= _SCANNED_AT_ONCE:
+            yield found
+            found = []
     yield found
     for name in below if depth < _DEEPEST else ():
-        with folder.enter((name,)) as deeper:
+        try:
+            deeper = folder.enter((name,))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # removed or replaced while we looked at its siblings
+        with deeper:
             yield from _walk(deeper, depth + 1)
