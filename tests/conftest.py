@@ -13,6 +13,11 @@ settings.register_profile("toe", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("toe")
 
 
+def pytest_configure() -> None:
+    """Say that no loop is set, or looptime asks the policy for one before each test and leaves it unclosed."""
+    asyncio.set_event_loop(None)
+
+
 @pytest.fixture
 async def _no_task_is_left_behind() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
