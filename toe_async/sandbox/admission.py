@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from celpy import celtypes
 from msgspec import Struct, structs
 
 from toe_async.sandbox.cel import CelError, Program, to_cel
@@ -113,8 +114,6 @@ def _part(name: str) -> Callable[[Authorizer, Any], Authorizer]:
 
 
 def _allowed(verdict: Verdict) -> Any:
-    from celpy import celtypes
-
     return celtypes.BoolType(verdict.allowed)
 
 

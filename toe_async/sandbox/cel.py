@@ -1,14 +1,18 @@
 """CEL: `x-kubernetes-validations` of custom resources and ValidatingAdmissionPolicies, evaluated by cel-python.
 
-The library is loaded at the first rule: a sandbox without CRDs starts without it. What it lacks of Kubernetes' own
-extensions is added here, as far as our CRDs and policies use it; a rule that does not compile is refused when it is
-registered.
+What the library lacks of Kubernetes' own extensions is added here, as far as our CRDs and policies use it; a rule that
+does not compile is refused when it is registered.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import celpy
 import msgspec
+from celpy import celtypes
+from celpy.adapter import json_to_cel
+from celpy.celparser import CELParseError
+from celpy.evaluation import CELEvalError
 
 from toe_async.lib.quantities import parse_quantity
 from toe_async.sandbox.schema import children, join
@@ -21,12 +25,15 @@ class CelError(Exception):
     """A rule cannot be compiled or evaluated; the message says why, in one line."""
 
 
+def warm_up() -> None:
+    """Load the grammar, which is a file: done once before rules are compiled in an event loop."""
+    Program("true")
+
+
 class Program:
     """One compiled expression; `methods` are callable beside the built-in functions, the receiver as first argument."""
 
     def __init__(self, source: str, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        import celpy
-        from celpy.celparser import CELParseError
 
         self.source = source
         self.uses_old = "oldSelf" in source
@@ -39,8 +46,6 @@ class Program:
 
     def value(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate with variables that are CEL values (`to_cel`). Raises CelError."""
-        from celpy.evaluation import CELEvalError
-
         try:
             result = self._program.evaluate(dict(variables))
         except (CELEvalError, KeyError, TypeError, ValueError) as error:
@@ -56,14 +61,10 @@ class Program:
 
 def to_cel(value: Any) -> Any:
     """A JSON value as CEL sees it."""
-    from celpy.adapter import json_to_cel
-
     return json_to_cel(value)
 
 
 def _functions() -> dict[str, Callable[..., Any]]:
-    from celpy import celtypes
-
     def is_quantity(text: Any) -> Any:
         try:
             parse_quantity(str(text))

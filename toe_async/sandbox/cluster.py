@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from toe_async.lib.clock import Clock, SystemClock
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sandbox import bodies, certificates, rbac
+from toe_async.sandbox import bodies, cel, certificates, rbac
 from toe_async.sandbox.admission import Admission
 from toe_async.sandbox.controllers import Controllers
 from toe_async.sandbox.kubelet import Kubelet
@@ -142,6 +142,7 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
     server.connectors = {"log": streams.log, "portforward": streams.port_forward}
     server.computed = {POD_METRICS.group: metrics.answer}
     _bootstrap(verbs, settings)
+    await asyncio.to_thread(cel.warm_up)
     issued = certificates.issue(clock.now()) if settings.tls else None
     context = await asyncio.to_thread(issued.server_context) if issued else None
     async with kubelet, TaskOwner(_failed) as tasks, _listening(server, settings.port, context) as port:

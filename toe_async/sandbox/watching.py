@@ -13,7 +13,7 @@ from msgspec import Struct
 from toe_async.sandbox.listing import ListOptions, version
 from toe_async.sandbox.resources import Resource
 from toe_async.sandbox.status import JsonObject, expired
-from toe_async.sandbox.store import Change, Collection, Item, Store
+from toe_async.sandbox.store import Change, Collection, Item, Store, encode_item
 
 _BEFORE_END = 2.0
 """A last bookmark comes this many seconds before the server's own timeout, so that the client resumes cheaply."""
@@ -41,6 +41,14 @@ class Watch(Struct):
         if after:
             return "ADDED"
         return "DELETED" if before else None
+
+    def _shown(self, change: Change, kind: str) -> Item:
+        """What leaves the selection is shown as it was while selected, at the revision of the change."""
+        if kind != "DELETED" or change.type == "DELETED" or change.old is None:
+            return change.item
+        meta = {**change.old.obj["metadata"], "resourceVersion": str(change.revision)}
+        obj = {**change.old.obj, "metadata": meta}
+        return Item(change.item.key, change.revision, obj, encode_item(self.resource, obj))
 
     async def events(self, store: Store, stop: asyncio.Event) -> AsyncIterator[bytes]:
         """Lines of the stream until the timeout, `stop`, or the end of this watcher's history."""
@@ -83,7 +91,7 @@ class Watch(Struct):
                 sequence += len(changes)
                 for change in changes:
                     if change.revision > start and (kind := self._type_for(change)) is not None:
-                        yield self.render(kind, change.item)
+                        yield self.render(kind, self._shown(change, kind))
                 now = loop.time()
                 if now >= end:
                     return
