@@ -81,14 +81,6 @@ def test_the_query_form_is_read(text: str, labels: dict[str, str], expected: boo
     assert parse(text).matches(labels) is expected
 
 
-@pytest.mark.parametrize(("text", "labels", "expected"), TEXTS)
-def test_a_selector_survives_the_trip_through_its_query(text: str, labels: dict[str, str], expected: bool) -> None:
-    """What is written selects what was meant, and writing it again gives the same text."""
-    query = parse(text).to_query()
-    assert parse(query).matches(labels) is expected
-    assert parse(query).to_query() == query
-
-
 @pytest.mark.parametrize(
     "text", ["=1", "a=1 b=2", "a in 1", "a in (1", "a=1,", ",a=1", "a=1,,b=2", "!", "a=(1)", "a>1,"]
 )

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from toe_async.kube.errors import TransportError
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
-from toe_async.runtime.controller import Controller, Result, TerminalError, TransientError
+from toe_async.runtime.controller import Controller, Result
+from toe_async.runtime.errors import NotLeadingError, TerminalError, TransientError
 from toe_async.runtime.keys import Key
 from toe_async.runtime.workqueue import WorkQueue
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -134,6 +135,7 @@ async def test_a_terminal_error_is_not_tried_again_until_something_changes(rig: 
         (TransientError("x"), 0),
         (TransportError("connection reset"), 0),
         (TimeoutError(), 0),
+        (NotLeadingError("somebody else"), 0),
         (KeyError("bug"), 1),
         (ZeroDivisionError(), 1),
         (RecursionError(), 1),

@@ -19,7 +19,8 @@ from toe_async.kube.errors import AlreadyExists, Conflict, NotFound, TransportEr
 from toe_async.kube.requests import Request
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
-from toe_async.runtime.leader import LeaderElector, NotLeadingError
+from toe_async.runtime.errors import NotLeadingError
+from toe_async.runtime.leader import LeaderElector
 from toe_async.telemetry.metrics import OperatorMetrics
 
 pytestmark = pytest.mark.looptime

@@ -114,9 +114,6 @@ class Event(Wire, frozen=True, kw_only=True):
     count: int = 0
 
 
-decode_event = Decoder(Event)
-
-
 class Secret(Wire, frozen=True, kw_only=True):
     """A Secret; `data` is decoded from base64 by msgspec. Never log one."""
 

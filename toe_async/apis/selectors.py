@@ -1,4 +1,4 @@
-"""Label selectors: matching, the query string an API server takes, and reading that string back. Pure."""
+"""Label selectors: matching, and reading the query string in which an API server takes them. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -48,21 +48,6 @@ class Selector(Struct, frozen=True):
             if labels.get(key) != value:
                 return False
         return all(_holds(one, labels) for one in self.requirements)
-
-    def to_query(self) -> str:
-        """The `labelSelector` query parameter; the same selector always gives the same text."""
-        terms = [f"{key}={value}" for key, value in sorted(self.equality.items())]
-        for one in self.requirements:
-            match one.operator:
-                case SelectorOperator.EXISTS:
-                    terms.append(one.key)
-                case SelectorOperator.DOES_NOT_EXIST:
-                    terms.append(f"!{one.key}")
-                case SelectorOperator.IN:
-                    terms.append(f"{one.key} in ({','.join(one.values)})")
-                case SelectorOperator.NOT_IN:
-                    terms.append(f"{one.key} notin ({','.join(one.values)})")
-        return ",".join(terms)
 
 
 def parse(text: str) -> Selector:

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from itertools import count
 from traceback import walk_tb
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import structlog
 from msgspec import Struct
 
 from toe_async.kube.errors import KubeError
 from toe_async.lib.clock import Clock
-from toe_async.runtime.keys import Key
+from toe_async.runtime.errors import TerminalError, TransientError
 from toe_async.runtime.workqueue import QueueShutDownError, WorkQueue
 from toe_async.telemetry import log as logs
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -29,12 +29,15 @@ RECONCILE_TIMEOUT: Final = 60.0
 _DEEPEST: Final = 20
 
 
-class TerminalError(Exception):
-    """Trying again is useless until somebody changes something; the next watch event starts anew."""
+@runtime_checkable
+class _ObjectKey(Protocol):
+    """A key that names one object, as runtime.keys.Key does."""
 
+    @property
+    def namespace(self) -> str: ...
 
-class TransientError(Exception):
-    """What was expected to go wrong at times went wrong; the key is tried again under the rate limits."""
+    @property
+    def name(self) -> str: ...
 
 
 class Result(Struct, frozen=True):
@@ -101,9 +104,8 @@ class Controller(Generic[K]):
                 self.queue.done(key)
 
     async def _handle(self, key: K) -> None:
-        named = {"namespace": key.namespace, "name": key.name} if isinstance(key, Key) else {"name": str(key)}
         started = self._clock.monotonic()
-        with structlog.contextvars.bound_contextvars(controller=self.name, reconcileID=next(self._ids), **named):
+        with structlog.contextvars.bound_contextvars(controller=self.name, reconcileID=next(self._ids), **_named(key)):
             try:
                 async with asyncio.timeout(self._timeout) as limit:
                     result = await self._reconcile(key)
@@ -137,6 +139,10 @@ class Controller(Generic[K]):
             return
         self._results["requeue_after"].inc()
         self.queue.add_after(key, result.requeue_after)
+
+
+def _named(key: object) -> dict[str, str]:
+    return {"namespace": key.namespace, "name": key.name} if isinstance(key, _ObjectKey) else {"key": str(key)}
 
 
 def _frames(error: Exception) -> list[str]:

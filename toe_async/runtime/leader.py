@@ -24,6 +24,7 @@ from toe_async.kube.requests import Request
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
+from toe_async.runtime.errors import NotLeadingError
 from toe_async.runtime.lease import (
     RENEW_DEADLINE,
     RETRY_PERIOD,
@@ -46,10 +47,6 @@ log = logs.get("runtime.leader")
 REQUEST_TIMEOUT: Final = 3.0
 """A request that hangs must leave time for two more before the renew deadline."""
 RELEASE_TIMEOUT: Final = 2.0
-
-
-class NotLeadingError(Exception):
-    """Somebody else may hold the lease by now: the write must not be made."""
 
 
 class Sender(Protocol):
