@@ -94,7 +94,7 @@ async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) ->
     tell("operator", "pod toe-system/toe-operator runs as its service account, with its rights and no more")
     await _apply(client, [_target()])
     await _address(client, "demo", "checkout")
-    tell("target", "pod demo/checkout burns CPU and serves pprof on port 6060; it asks for half a core")
+    tell("target", "pod demo/checkout burns CPU and serves pprof on port 6060; it asks for a fifth of a core")
     await _apply(client, [_config()])
     tell("config", "ProfilingConfig demo/hot: above 80 % of the request, take heap, cpu, goroutine and mutex")
     return Installed(collector)
@@ -195,9 +195,9 @@ def _target() -> Object:
     pod = _pod(
         "demo",
         "checkout",
-        ["toe_async.sandbox.burner", "--port=6060"],
+        ["toe_async.sandbox.burner", "--host=$(POD_IP)", "--port=6060"],
         ports=[{"name": "pprof", "containerPort": 6060}],
-        resources={"requests": {"cpu": "500m", "memory": "256Mi"}},
+        resources={"requests": {"cpu": "200m", "memory": "256Mi"}},
     )
     pod["metadata"]["annotations"] = {"profiling.io/enabled": "true"}
     return pod
