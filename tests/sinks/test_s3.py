@@ -230,10 +230,10 @@ async def big(spooled: MakeEntry, make_record: MakeRecord) -> SpoolEntry:
 
 
 async def test_an_artifact_and_its_manifest_are_stored(store: Store, s3: FakeS3, small: SpoolEntry) -> None:
-    """One HEAD, two creates; the manifest has the whole context."""
+    """Two creates, a look before and after; the manifest has the whole context."""
     key = await store(small)
-    assert s3.requests == [("Head", key), ("Put", key), ("Put", f"{key}.json")]
-    assert [headers.get("If-None-Match") for headers in s3.headers] == [None, "*", "*"]
+    assert s3.requests == [("Head", key), ("Put", key), ("Head", key), ("Put", f"{key}.json")]
+    assert [headers.get("If-None-Match") for headers in s3.headers] == [None, "*", None, "*"]
     manifest = json.loads(s3.objects[f"{key}.json"][0])
     assert manifest["uri"] == f"s3://profiles/{key}"
     assert manifest["capture"]["trigger"] == small.record.trigger
@@ -245,7 +245,7 @@ async def test_a_large_artifact_goes_in_parts(store: Store, s3: FakeS3, big: Spo
     """Three parts, completed with If-None-Match, metadata given at the creation."""
     key = await store(big)
     assert [operation for operation, _ in s3.requests] == [
-        "Head", "Create", "Part", "Part", "Part", "Complete", "Put",
+        "Head", "Create", "Part", "Part", "Part", "Complete", "Head", "Put",
     ]  # fmt: skip
     assert s3.headers[5]["If-None-Match"] == "*"
     assert s3.objects[key][1]["sha256"] == big.artifact.sha256
@@ -344,6 +344,22 @@ async def test_two_writers_that_both_saw_the_name_free_do_not_meet(
     assert "-heap-web-0" in key
     assert s3.objects[key.replace("-web-0", "")][0] == b"theirs"
     assert s3.uploads == {}
+
+
+async def test_a_store_that_lets_two_writers_win_costs_a_name_and_no_artifact(
+    store: Store, s3: FakeS3, big: SpoolEntry
+) -> None:
+    """Condition and write are two steps in some stores: we were told "stored", yet another object is there."""
+
+    async def overwrite(operation: str, key: str) -> Answer:
+        if operation == "Complete":
+            s3.objects[key] = (b"theirs", {"capture-id": "other"})
+            s3.after = s3.nothing
+        return None
+
+    s3.after = overwrite
+    key = await store(big)
+    assert "-heap-web-0" in key
 
 
 async def test_writers_of_one_process_take_different_names_at_once(
@@ -543,7 +559,7 @@ async def test_cancelled_at_any_request_nothing_half_done_is_left(store: Store, 
             setattr(s3, moment, s3.nothing)
             key = await store(big, again=True)
             assert set(s3.objects) == {key, f"{key}.json"}
-    assert total == 14
+    assert total == 16
 
 
 async def test_a_dead_server_holds_up_a_cancelled_upload_for_seconds_only(

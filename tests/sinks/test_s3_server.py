@@ -19,7 +19,7 @@ from toe_async.sinks.allow import Allowed
 from toe_async.sinks.credentials import Keys, OperatorIdentity
 from toe_async.sinks.endpoints import parse_endpoint
 from toe_async.sinks.errors import SinkUnavailable
-from toe_async.sinks.s3 import S3Sink
+from toe_async.sinks.s3 import S3Sink, _Upload
 from toe_async.sinks.s3client import connect
 from toe_async.sinks.spool import SpoolEntry
 
@@ -100,24 +100,42 @@ async def test_what_comes_back_is_what_was_captured(
     assert len(await bucket.keys(f"whole-{size}")) == 2
 
 
-@pytest.mark.parametrize("size", [1000, (5 << 20) + 1])
 async def test_of_writers_that_do_not_know_of_each_other_each_keeps_a_name(
-    bucket: Bucket, spooled: MakeEntry, make_record: MakeRecord, size: int
+    bucket: Bucket, spooled: MakeEntry, make_record: MakeRecord
 ) -> None:
     """Six replicas, one service, one second: nothing is overwritten, every body is found under its receipt."""
-    entries = [
-        await spooled(make_record(f"{size}-{n}", pod=f"web-{n}"), random.Random(n).randbytes(size)) for n in range(6)
-    ]
+    entries = [await spooled(make_record(f"{n}", pod=f"web-{n}"), random.Random(n).randbytes(1000)) for n in range(6)]
 
     async def replica(entry: SpoolEntry) -> Receipt:
         async with S3Sink(NoApi()) as sink:
-            return await bucket.store(sink, entry, f"race-{size}")
+            return await bucket.store(sink, entry, "race")
 
     receipts = await asyncio.gather(*(replica(entry) for entry in entries))
     assert len({receipt.uri for receipt in receipts}) == 6
     for receipt in receipts:
         assert hashlib.sha256(await bucket.body(receipt)).hexdigest() == receipt.sha256
-    assert len(await bucket.keys(f"race-{size}")) == 12
+    assert len(await bucket.keys("race")) == 12
+
+
+@pytest.mark.parametrize("size", [1000, (5 << 20) + 1])
+async def test_a_name_that_was_taken_after_we_looked_is_left_alone(
+    bucket: Bucket, spooled: MakeEntry, make_record: MakeRecord, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server itself refuses the write, whole or in parts; the parts are not left behind."""
+    first = await spooled(make_record(f"{size}-1"), random.Random(1).randbytes(size))
+    second = await spooled(make_record(f"{size}-2"), random.Random(2).randbytes(size))
+    look, blind = _Upload._is_mine, [True]
+
+    async def late(upload: _Upload, key: str) -> bool | None:
+        return None if blind and blind.pop() else await look(upload, key)
+
+    async with S3Sink(NoApi()) as sink:
+        theirs = await bucket.store(sink, first, f"late-{size}")
+        monkeypatch.setattr(_Upload, "_is_mine", late)
+        ours = await bucket.store(sink, second, f"late-{size}")
+    assert blind == []
+    assert hashlib.sha256(await bucket.body(theirs)).hexdigest() == theirs.sha256
+    assert hashlib.sha256(await bucket.body(ours)).hexdigest() == ours.sha256
     assert await bucket.open_uploads() == []
 
 
@@ -167,7 +185,7 @@ from toe_async.apis.captures import CaptureRecord, S3Ref
 from toe_async.lib.clock import SystemClock
 from toe_async.sinks.allow import Allowed
 from toe_async.sinks.endpoints import parse_endpoint
-from toe_async.sinks.s3 import S3Sink
+from toe_async.sinks.s3 import S3Sink, _Upload
 from toe_async.sinks.spool import Spool
 
 def peak():

@@ -4,8 +4,9 @@ Theory of operation. An artifact has three names to try, derived from persisted 
 name that another upload of this process holds is skipped; HEAD tells whether the name is taken; the upload itself ends
 with `If-None-Match: *`, so of two writers who both saw it free one gets 412. A taken name is looked at: metadata with
 our capture id, type and digest mean that an earlier attempt got through and its reply was lost, which is success; else
-the next name. Nothing is ever overwritten, listed or deleted: PutObject, GetObject and AbortMultipartUpload on the
-prefix are all the rights there are.
+the next name. After the upload the object is looked at once more: SeaweedFS was seen to let two writers complete one
+name within milliseconds, and the one that was overwritten takes its next name. Nothing is ever overwritten on purpose,
+listed or deleted: PutObject, GetObject and AbortMultipartUpload on the prefix are all the rights there are.
 
 Without the right to list, AWS answers HEAD on a free name with 403, not 404; so 403 counts as "free as far as we can
 tell" and the conditional write decides.
@@ -193,7 +194,8 @@ class _Upload:
                     await self._put_parts(key, reader)
         except Taken:
             return await self._is_mine(key) or False
-        return True
+        # Some stores check the condition and write in two steps, so that of two writers both may be told "stored".
+        return await self._is_mine(key) is not False
 
     async def put_manifest(self, key: str) -> None:
         """Store the whole context beside the object; one that is there already is this one, as its name is ours."""

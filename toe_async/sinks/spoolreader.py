@@ -55,11 +55,13 @@ async def reading(entry: SpoolEntry) -> AsyncIterator[SpoolReader]:
     Raises:
         SinkRefused: its file is gone.
     """
+    opened: list[BinaryIO] = []  # filled by the thread, so that a file is known although its opener was cancelled
     try:
-        file = await in_thread(lambda: entry.path.open("rb", buffering=0))
-    except OSError as error:
-        raise SinkRefused(Reason.SPOOL_DAMAGED, f"{entry.artifact.leaf} in the spool cannot be opened") from error
-    try:
-        yield SpoolReader(entry, file)
+        try:
+            await in_thread(lambda: opened.append(entry.path.open("rb", buffering=0)))
+        except OSError as error:
+            raise SinkRefused(Reason.SPOOL_DAMAGED, f"{entry.artifact.leaf} in the spool cannot be opened") from error
+        yield SpoolReader(entry, opened[0])
     finally:
-        await in_thread(file.close)
+        for file in opened:
+            await in_thread(file.close)
