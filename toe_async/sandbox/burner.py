@@ -2,8 +2,8 @@
 
 ``python -m toe_async.sandbox.burner [--port 6060] [--cpu-percent 95] [--leak-mib-per-second 0]``
 
-The CPU profile is taken by SIGPROF, which the kernel sends for CPU time used and not for time passed; the handler runs
-in the main thread, where the burning happens. heap and allocs come from tracemalloc, goroutine from the threads' stacks.
+The CPU profile is taken by SIGPROF, which the kernel sends for CPU time used and not for time passed; its handler runs
+in the main thread, where the burning happens. heap and allocs come from tracemalloc, goroutine from threads' stacks.
 What Python has no counterpart for (mutex, block, trace) is answered 404, as any program without that profile does.
 """
 
