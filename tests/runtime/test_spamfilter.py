@@ -125,6 +125,16 @@ def test_all_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     filter_.written(("long forgotten",), "x")
 
 
+def test_what_is_remembered_of_similar_messages_is_bounded() -> None:
+    """A message that carries a figure is another one each time."""
+    filter_ = SpamFilter()
+    for number in range(1000):
+        filter_.judge(happened(f"used {number} %"), 0, NOW)
+    (similar,) = filter_._similar._held.values()
+    assert len(similar.messages) < 10
+    assert len(filter_._sent._held) == 10
+
+
 def test_those_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy object keeps its count while others come and go."""
     monkeypatch.setattr(spamfilter, "REMEMBERED", 10)
