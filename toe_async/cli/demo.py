@@ -119,8 +119,8 @@ def _look_further(choices: _Choices, kubeconfig: Path) -> None:
         return
     print(f"  export KUBECONFIG={kubeconfig}")
     for line in (
-        "kubectl get profilingconfigs.profiling.io -n demo -o wide",
-        "kubectl describe profilingconfigs.profiling.io -n demo hot",
+        "kubectl get prof -n demo -o wide",
+        "kubectl describe prof -n demo hot",
         "kubectl get events -n demo",
         "kubectl logs -n toe-system toe-operator",
     ):

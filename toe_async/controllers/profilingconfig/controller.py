@@ -63,7 +63,7 @@ class ProfilingConfigController:
         collector: str,
         max_captures: int,
     ) -> None:
-        self._views, self._configs, self._index = views, configs, index
+        self._views, self._configs, self._pods, self._index = views, configs, pods, index
         self._monitor, self._sinks, self._runner, self._accounts, self._ledger = (
             monitor,
             sinks,
@@ -190,7 +190,7 @@ class ProfilingConfigController:
     async def _apply(self, key: ConfigKey, memory: Memory, seen: Observed, decided: Plan) -> Result:
         config = seen.config
         for id_ in decided.cancel:
-            self._runner.cancel(id_, Reason.CANCELLED, "the pod, its namespace or the config withdrew")
+            self._cancel(config, id_)
         self._count(decided)
         due = memory.soft_written is None or (seen.now - memory.soft_written).total_seconds() >= SOFT_SECONDS
         if decided.urgent or (due and decided.status != config.status):
@@ -216,6 +216,15 @@ class ProfilingConfigController:
                     self._accounts.tell_end(_reference(key, config), row)
         memory.histories = decided.histories
         return Result(requeue_after=decided.recheck_seconds)
+
+    def _cancel(self, config: ProfilingConfig, id_: str) -> None:
+        row = find(config.status, id_)
+        pod = self._pods.store.get(Key(config.target_namespace, row.pod)) if row is not None else None
+        if row is not None and (pod is None or pod.uid != row.pod_uid or not is_running(pod)):
+            # A runtime may hold a forward to a force-deleted pod open until its deadline; the watch knows better.
+            self._runner.cancel(id_, Reason.POD_GONE, f"pod {row.pod} ended in the middle of the capture")
+        else:
+            self._runner.cancel(id_, Reason.CANCELLED, "the pod, its namespace or the configuration withdrew")
 
     def _count(self, decided: Plan) -> None:
         for reason, number in decided.not_fired.items():

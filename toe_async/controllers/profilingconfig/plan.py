@@ -183,8 +183,8 @@ def _refusal(seen: Observed) -> tuple[Reason, str] | None:
 
 
 def _cancelled(seen: Observed, *, refused: bool) -> tuple[str, ...]:
-    """Captures of ours to stop: all when the config may not run (H22), else those whose pod withdrew its opt-in."""
-    welcome = set() if refused else {facts.pod.uid for facts in seen.pods}
+    """Captures of ours to stop: all when the config may not run (H22), else those whose pod withdrew or ended."""
+    welcome = set() if refused else {facts.pod.uid for facts in seen.pods if is_running(facts.pod)}
     return tuple(
         row.id
         for row in seen.config.status.recent

@@ -70,6 +70,8 @@ class CaptureRunner:
         self._max_bytes = max_bytes
         self._tasks: dict[str, tuple[ConfigKey, asyncio.Task[None]]] = {}
         self._reasons: dict[str, tuple[Reason, str]] = {}
+        for reason in ("threshold-exceeded", "on-demand"):
+            metrics.profiling_captures.labels(reason)
         self._delivery: Finishing | None = None
         self.on_end: Callable[[ConfigKey], None] = lambda key: None
 
