@@ -41,8 +41,9 @@ _LONGEST_TRIGGER = 1024
 # How long a registered capture takes uploads after the last attempt began; a new attempt extends it.
 _OPEN_FOR = timedelta(hours=2)
 _WORD = re.compile(r"[A-Za-z]{1,40}")
-# 403 with these reasons, and 409, are about this capture and stay as they are.
-_FINAL = frozenset({"Complete", "Cancelled", "Taken"})
+# These are about this capture and stay as they are. A leaf that is not registered just after we registered it belongs to
+# a capture that was closed before.
+_FINAL = frozenset({"Complete", "Cancelled", "Taken", "Mismatch", "LeafNotRegistered"})
 _ADVICE = {
     401: "it does not accept the token; see its log and the API server's token reviews",
     403: "it does not know the operator or the uploader; compare --operator-user and --uploader-user with the accounts",
