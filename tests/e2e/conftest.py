@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.artifacts import Artifacts
-from tests.e2e.harness import ROOT, SYSTEM, Images, Kube, Object, run, seaweedfs, until
+from tests.e2e.harness import ROOT, SYSTEM, Images, Kube, Object, seaweedfs, until
 
 S3_NAMESPACE = "toe-e2e-s3"
 S3_ENDPOINT = f"http://s3.{S3_NAMESPACE}.svc:8333"
@@ -243,20 +243,19 @@ def artifacts(installed: Kube) -> Artifacts:
     return Artifacts(installed)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def namespace(kube: Kube) -> Iterator[Callable[[str], str]]:
-    """Makes a namespace of its own for a test: ``namespace("cpu")``. All are removed in the end."""
+    """Makes a namespace of its own for a test: ``namespace("cpu")``. All go when the file's tests are through."""
     made: list[str] = []
 
     def make(suffix: str) -> str:
         name = f"toe-e2e-{suffix}"
         made.append(name)
-        kube.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"toe-e2e": "scene"}}}
-        )
+        labels = {"toe-e2e": "scene"}
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         until("its service account", lambda: kube.get("serviceaccount", "default", namespace=name))
         return name
 
     yield make
     if made and not os.environ.get("TOE_E2E_KEEP"):
-        run(["kubectl", f"--kubeconfig={kube.kubeconfig}", "delete", "namespace", *made, "--wait=false"])
+        kube("delete", "namespace", *made, "--wait=false", "--ignore-not-found")

@@ -157,6 +157,20 @@ def test_s3_keys_and_metadata_are_as_promised(
         assert metadata["capture-id"] == capture["id"]
 
 
+def test_manifests_of_the_second_group_work_unchanged(installed: Kube, namespace: Callable[[str], str]) -> None:
+    name = namespace("bolometer")
+    on_demand = {"enabled": True, "intervalSeconds": 86400}
+    pod = target("target", annotations={"bolometer.io/enabled": "true", "bolometer.io/port": "6060"})
+    wanted = config("watch", "target", group="bolometer.io", onDemand=on_demand, profileTypes=["heap"], collector={})
+    installed.apply(pod, wanted, namespace=name)
+
+    def stored() -> bool:
+        found = installed.get("profilingconfigs.bolometer.io", "watch", namespace=name)
+        return bool(found.get("status", {}).get("totalUploads") == 1)
+
+    until("the profile is stored", stored)
+
+
 @pytest.mark.parametrize("sink", SINKS)
 def test_conditions_say_that_all_is_well_and_why(
     installed: Kube, scenes: dict[tuple[str, str], Scene], sink: str
