@@ -11,7 +11,7 @@ a fresh ``benchmarks.serve`` on a loopback socket; a client that does the same w
 
 Each is also given as a ratio to ours, which is what holds between machines. client-go is asked to use JSON as the
 others do; with protobuf, which custom resources do not have, it decodes about five times faster.
-"stripped" is client-go with a transform that drops managedFields.
+"stripped" is client-go with the usual transform, which drops managedFields.
 """
 
 import argparse
@@ -272,6 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     built = build_client_go()
     if isinstance(built, Path):
         clients[CLIENT_GO] = ([str(built)], events)
+        clients[STRIPPED] = ([str(built), "-strip"], events)
     else:
         print(built)
     try:

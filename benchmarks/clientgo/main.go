@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -21,8 +22,10 @@ import (
 )
 
 func main() {
-	server := os.Args[1]
-	wanted, err := strconv.ParseInt(os.Args[2], 10, 64)
+	strip := flag.Bool("strip", false, "drop managedFields, the usual remedy")
+	flag.Parse()
+	server := flag.Arg(0)
+	wanted, err := strconv.ParseInt(flag.Arg(1), 10, 64)
 	must(err)
 	client, err := kubernetes.NewForConfig(&rest.Config{
 		Host:          server,
@@ -32,7 +35,7 @@ func main() {
 	must(err)
 	factory := informers.NewSharedInformerFactory(client, 0)
 	informer := factory.Core().V1().Pods().Informer()
-	if len(os.Args) > 3 && os.Args[3] == "stripped" {
+	if *strip {
 		must(informer.SetTransform(func(obj any) (any, error) {
 			if pod, ok := obj.(*corev1.Pod); ok {
 				pod.ManagedFields = nil
