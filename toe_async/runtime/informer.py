@@ -23,11 +23,12 @@ from typing import Generic, Protocol, TypeVar
 from prometheus_client import Counter, Gauge
 
 from toe_async.apis.kinds import Kind
-from toe_async.kube import watch
+from toe_async.kube import watch, watchevents
 from toe_async.kube.errors import ApiError, Forbidden, KubeError, NotFound, TransportError, UnexpectedAnswer, clip
 from toe_async.kube.requests import Request
 from toe_async.kube.splitting import LineSplitter, ListSplitter
-from toe_async.kube.watch import Bookmark, Cause, End, Verdict
+from toe_async.kube.watch import Cause, End, Verdict
+from toe_async.kube.watchevents import Bookmark
 from toe_async.lib.clock import Clock
 from toe_async.runtime.keys import Key
 from toe_async.runtime.store import IndexFunction, Stage, Store, StoreWriter
@@ -38,7 +39,7 @@ log = logs.get("runtime.informer")
 T = TypeVar("T")
 Handler = Callable[[T | None, T | None], None]
 
-_BATCH = 1000  # some 7 to 20 ms of decoding between two chances for everybody else
+_BATCH = 1000  # some 7 to 30 ms of decoding between two chances for everybody else
 _STALLED_SECONDS = 180.0
 
 
@@ -64,8 +65,8 @@ class Informer(Generic[T]):
 
     ``decode`` raises ValueError (msgspec.DecodeError is one) for an object that it cannot read, and may be given a
     buffer (msgspec.Raw) that must not be kept. ``reset_decoder`` is called before each full sync, so that what a
-    decoder shares between objects does not outlive them. With ``uid_of``, an object made again under the same key is told as a
-    deletion and then an addition; without it, as a change.
+    decoder shares between objects does not outlive them. With ``uid_of``, an object made again under the same key is
+    told as a deletion and then an addition; without it, as a change.
 
     ``split_items`` may be True for pods, nodes and namespaces only (see kube.splitting).
     """
@@ -93,7 +94,7 @@ class Informer(Generic[T]):
         self._key_of, self._version_of, self._uid_of = key_of, version_of, uid_of
         self._split, self._reset_decoder = split_items, reset_decoder
         self._scope = watch.Scope(kind, namespace, label_selector, field_selector)
-        self._check = watch.KindCheck(kind)
+        self._check = watchevents.KindCheck(kind)
         self._writer: StoreWriter[T] = StoreWriter(indexes)
         self._stage: Stage[T] = self._writer.stage()
         self._handlers: list[Handler[T]] = []
@@ -251,13 +252,13 @@ class Informer(Generic[T]):
                 await asyncio.sleep(0)
 
     def _line(self, line: bytes) -> Verdict:
-        event = watch.read_line(line)
+        event = watchevents.read_line(line)
         if isinstance(event, Bookmark):
             self._state, verdict = watch.on_bookmark(self._state, event)
             return verdict
         raw = event.object
         obj = self._read_object(raw, checked=False)
-        version = self._version_of(obj) if obj is not None else watch.read_head(raw).metadata.resource_version
+        version = self._version_of(obj) if obj is not None else watchevents.read_head(raw).metadata.resource_version
         self._state, verdict = watch.on_change(self._state, version)
         deleted = event.type == "DELETED"
         if verdict is Verdict.STAGE:
@@ -374,7 +375,7 @@ class _Patient:
 
 
 def _raw_key(raw: bytes) -> Key:
-    meta = watch.read_head(raw).metadata
+    meta = watchevents.read_head(raw).metadata
     return Key(meta.namespace, meta.name)
 
 
