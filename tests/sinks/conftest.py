@@ -10,12 +10,14 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from tests.sinks.fake_s3 import FakeS3, serving
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, S3Ref, SinkRef, Target
 from toe_async.lib.clock import SystemClock
 from toe_async.lib.names import digest
@@ -109,6 +111,17 @@ def spooled(spool: Spool) -> MakeEntry:
         return spool.entries()[-1]
 
     return make
+
+
+@pytest.fixture
+async def s3() -> AsyncIterator[FakeS3]:
+    """The server; its bucket is `profiles`."""
+    fake = FakeS3()
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_route("*", "/profiles/{key:.*}", fake.handle)
+    async with serving(app) as url:
+        fake.url = url
+        yield fake
 
 
 @pytest.fixture(scope="session")

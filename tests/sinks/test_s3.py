@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,8 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from multidict import CIMultiDictProxy
 
+from tests.sinks.fake_s3 import CANARY, Answer, FakeS3, failure, hang_up, serving
 from toe_async.apis.captures import CaptureRecord, S3Ref
 from toe_async.apis.reasons import Reason
 from toe_async.kube.errors import Forbidden, NotFound, TransportError
@@ -25,93 +24,7 @@ from toe_async.sinks.spool import SpoolEntry
 
 MakeRecord = Callable[..., CaptureRecord]
 MakeEntry = Callable[..., Awaitable[SpoolEntry]]
-Headers = CIMultiDictProxy[str]
-Answer = web.StreamResponse | None
-
-CANARY = "canary-3f9a-session-token"
 BIG = PART * 2 + 12_345
-
-
-def failure(status: int, code: str, **headers: str) -> web.Response:
-    """Answer as S3 does; the message holds a secret, as a hostile server's might."""
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>you sent {CANARY}</Message></Error>"
-    return web.Response(status=status, text=body, content_type="application/xml", headers=headers)
-
-
-class FakeS3:
-    """Keeps the rules of S3 that matter here, notes every request, and lets `before` and `after` answer instead."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
-        self.uploads: dict[str, tuple[str, dict[str, str], dict[int, bytes]]] = {}
-        self.requests: list[tuple[str, str]] = []
-        self.headers: list[Headers] = []
-        self.before: Callable[[str, str], Awaitable[Answer]] = self.nothing
-        self.after: Callable[[str, str], Awaitable[Answer]] = self.nothing
-        self.url = ""
-
-    async def nothing(self, operation: str, key: str) -> Answer:
-        return None
-
-    def count(self, operation: str) -> int:
-        return sum(1 for name, _ in self.requests if name == operation)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        key = request.match_info["key"]
-        operation = self.operation(request)
-        self.requests.append((operation, key))
-        self.headers.append(request.headers)
-        if (answer := await self.before(operation, key)) is not None:
-            return answer
-        body = await request.read()
-        reply = self.act(operation, key, request, body)
-        return await self.after(operation, key) or reply
-
-    def operation(self, request: web.Request) -> str:
-        if "uploads" in request.query:
-            return "Create"
-        multipart = "uploadId" in request.query
-        names = {
-            "PUT": "Part" if multipart else "Put",
-            "POST": "Complete",
-            "DELETE": "Abort" if multipart else "Delete",
-        }
-        return names.get(request.method, request.method.title())
-
-    def act(self, operation: str, key: str, request: web.Request, body: bytes) -> web.Response:
-        upload_id = request.query.get("uploadId", "")
-        metadata = {
-            name.lower().removeprefix("x-amz-meta-"): value
-            for name, value in request.headers.items()
-            if name.lower().startswith("x-amz-meta-")
-        }
-        if operation in {"Head", "Get"}:
-            if key not in self.objects:
-                return failure(404, "NoSuchKey")
-            data, held = self.objects[key]
-            about = {f"x-amz-meta-{name}": value for name, value in held.items()}
-            return web.Response(body=data, headers=about)
-        if operation == "Create":
-            upload_id = f"upload-{len(self.requests)}"
-            self.uploads[upload_id] = (key, metadata, {})
-            return web.Response(text=f"<R><UploadId>{upload_id}</UploadId></R>", content_type="application/xml")
-        if operation == "Abort":
-            return web.Response(status=204) if self.uploads.pop(upload_id, None) else failure(404, "NoSuchUpload")
-        if operation in {"Part", "Complete"} and upload_id not in self.uploads:
-            return failure(404, "NoSuchUpload")
-        if operation == "Part":
-            self.uploads[upload_id][2][int(request.query["partNumber"])] = body
-            return web.Response(headers={"ETag": '"part"'})
-        if request.headers.get("If-None-Match") == "*" and key in self.objects:
-            return failure(412, "PreconditionFailed")
-        if operation == "Complete":
-            _, metadata, parts = self.uploads.pop(upload_id)
-            body = b"".join(parts[number] for number in sorted(parts))
-            self.objects[key] = (body, metadata)
-            return web.Response(text="<R><ETag>x</ETag></R>", content_type="application/xml")
-        assert operation == "Put"
-        self.objects[key] = (body, metadata)
-        return web.Response(headers={"ETag": '"x"'})
 
 
 class FakeApi:
@@ -131,30 +44,6 @@ class FakeApi:
             raise NotFound(404, "NotFound", f'secrets "{name}" not found')
         data = {key: base64.b64encode(value.encode()).decode() for key, value in self.secrets[name].items()}
         return json.dumps({"metadata": {"name": name}, "data": data}).encode()
-
-
-@pytest.fixture
-async def s3() -> AsyncIterator[FakeS3]:
-    """The server; its bucket is `profiles`."""
-    fake = FakeS3()
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_route("*", "/profiles/{key:.*}", fake.handle)
-    async with serving(app) as url:
-        fake.url = url
-        yield fake
-
-
-@contextlib.asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[str]:
-    """Serve an application on loopback."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, lingering_time=0, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -728,8 +617,3 @@ async def test_a_probe_tells_a_good_sink_from_a_bad_one(
     said = await store.probe()
     assert said is None if says is None else says in (said or "")
     assert [operation for operation, _ in s3.requests] == ["Get"]
-
-
-async def hang_up() -> web.StreamResponse:
-    """End the request without an answer."""
-    raise ConnectionResetError

@@ -41,7 +41,7 @@ _LONGEST_TRIGGER = 1024
 # How long a registered capture takes uploads after the last attempt began; a new attempt extends it.
 _OPEN_FOR = timedelta(hours=2)
 _WORD = re.compile(r"[A-Za-z]{1,40}")
-# These are about this capture and stay as they are. A leaf that is not registered just after we registered it belongs to
+# These are about this capture and stay as they are. A leaf that is not registered just after we registered it is one of
 # a capture that was closed before.
 _FINAL = frozenset({"Complete", "Cancelled", "Taken", "Mismatch", "LeafNotRegistered"})
 _ADVICE = {

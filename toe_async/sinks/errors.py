@@ -83,4 +83,4 @@ class Taken(SinkError):  # noqa: N818
 
 
 class Absent(SinkError):  # noqa: N818
-    """There is no object of that name."""
+    """There is no object, or no upload, of that name."""

@@ -135,6 +135,11 @@ class S3Sink:
             if allowed.use_operator_identity:
                 self._identity.forget()
             raise
+        except (Absent, Taken) as error:
+            # Where these are to be expected they are caught; the upload itself was forgotten, or the like.
+            raise SinkUnavailable(
+                f"{_where(ref)}: the store does not know what it was told before", sink_wide=False
+            ) from error
         except Exception as error:  # noqa: BLE001 -- translated, or raised as it is
             raise translate(error, _where(ref)) from None
 

@@ -75,7 +75,7 @@ def _answered(error: ClientError, where: str) -> Exception:
     status, code = code_of(error)
     if status == 412 or code == "PreconditionFailed":
         return Taken()
-    if status == 404 and code in {"", "NoSuchKey", "NotFound"}:
+    if status == 404 and code in {"", "NoSuchKey", "NotFound", "NoSuchUpload"}:
         return Absent()
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     wait = str(headers.get("retry-after", ""))
