@@ -199,6 +199,7 @@ async def test_the_policy_counts_as_missing_until_it_and_its_binding_are_seen() 
     async with running(monitor.run()):
         await asyncio.sleep(1)
         assert "apply the ValidatingAdmissionPolicy" in problem()
+        assert monitor.known
         answers["validatingadmissionpolicies"] = b"{}"
         await asyncio.sleep(6)
         assert problem()

@@ -396,3 +396,13 @@ def test_the_sink_is_the_one_that_the_spec_names() -> None:
     assert {key: sink[key] for key in s3} == s3
     default = plan(seen).starts[0].record.sink
     assert msgspec.to_builtins(default)["endpoint"] == "https://toe-collector.toe-system.svc:8443"
+
+
+def test_a_new_leader_leaves_standing_what_it_has_not_looked_into() -> None:
+    """A leader change with a thousand configurations must not write each of them twice for nothing."""
+    seen = observe(facts("a", 0.05), store_problem="bucket is missing", metrics_problem="no API")
+    settled = taken_over(seen, plan(seen))
+    fresh = replace(settled, store_problem=None, store_probed=False, metrics_problem=None, metrics_polled=False)
+    after = plan(fresh)
+    for type_ in ("StoreReachable", "Degraded", "MetricsUnavailable"):
+        assert condition(after, type_) == condition(plan(settled), type_)

@@ -74,6 +74,7 @@ def observe(
         sink_problem=None,
         pods_problem=None,
         metrics_problem=None,
+        metrics_polled=True,
         store_problem=None,
         store_probed=True,
         spool_problem=None,

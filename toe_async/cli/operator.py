@@ -214,6 +214,7 @@ async def _assemble(
         ledger=ledger,
         queue=queue,
         fence=elector.fence if elector else lambda: None,
+        policy_known=lambda: policy.known,
         clock=clock,
         metrics=metrics,
         collector=given.collector_url,

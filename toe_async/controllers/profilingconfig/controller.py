@@ -58,6 +58,7 @@ class ProfilingConfigController:
         ledger: Ledger,
         queue: WorkQueue[ConfigKey],
         fence: Callable[[], None],
+        policy_known: Callable[[], bool],
         clock: Clock,
         metrics: OperatorMetrics,
         collector: str,
@@ -72,6 +73,7 @@ class ProfilingConfigController:
             ledger,
         )
         self._queue, self._fence, self._clock, self._metrics = queue, fence, clock, metrics
+        self._policy_known = policy_known
         self._collector, self._max_captures = collector, max_captures
         self._memories: dict[ConfigKey, Memory] = {}
         self._latest: dict[ConfigKey, ProfilingConfig] = {}
@@ -176,6 +178,9 @@ class ProfilingConfigController:
         if config is None:
             self._forget(key)
             return Result()
+        if not self._policy_known():
+            # A new leader that judged by a policy it has not read would refuse, and cancel, everything.
+            return Result(requeue_after=_SETTLE)
         memory = self._memory(key, config)
         seen = self._views.observe(
             key,

@@ -54,6 +54,7 @@ class Observed(Struct, frozen=True, kw_only=True):
     sink_problem: str | None
     pods_problem: str | None
     metrics_problem: str | None
+    metrics_polled: bool
     store_problem: str | None
     store_probed: bool
     spool_problem: str | None

@@ -89,6 +89,7 @@ class Views:
             sink_problem=decision.message if isinstance(decision, Refused) else None,
             pods_problem=self._pods.forbidden,
             metrics_problem=usage.problem,
+            metrics_polled=usage.polled,
             store_problem=store_problem,
             store_probed=probed,
             spool_problem=self._spool_problem(),

@@ -41,12 +41,14 @@ class _Binding(msgspec.Struct):
 class PolicyMonitor:
     """Knows what is missing. ``problem`` is None while policy and binding are there, else one sentence.
 
-    Before the first answer the policy counts as missing; once seen, an API server that is away changes nothing.
+    ``known`` turns true with the first answer; before it nobody may decide anything. Once seen, an API server that is
+    away changes nothing.
     """
 
     def __init__(self, client: Sender, on_change: Callable[[], None], *, required: bool) -> None:
         self._client, self._on_change = client, on_change
         self.problem: str | None = "the admission policy has not been looked for yet" if required else None
+        self.known = not required
         self._required = required
 
     async def run(self) -> None:
@@ -59,6 +61,8 @@ class PolicyMonitor:
             except KubeError as error:
                 _log.warning("the admission policy cannot be read", problem=str(error))
                 problem = self.problem
+            else:
+                self.known = True
             if problem != self.problem:
                 _log.info("the admission policy changed", problem=problem)
                 self.problem = problem

@@ -6,7 +6,7 @@ tens, so that a quiet cluster gives the same words again and again and nothing h
 
 from msgspec import Struct
 
-from toe_async.apis.meta import Condition, ConditionStatus, set_condition
+from toe_async.apis.meta import Condition, ConditionStatus, find_condition, set_condition
 from toe_async.apis.profilingconfig import ProfilingConfigSpec
 from toe_async.apis.profilingstatus import CaptureState, CaptureStatus, ProfilingConfigStatus
 from toe_async.apis.reasons import Reason
@@ -29,6 +29,7 @@ class Outlook(Struct, frozen=True, kw_only=True):
 def conditions(outlook: Outlook, held: tuple[Condition, ...]) -> tuple[Condition, ...]:
     """Accepted, Ready, Degraded, StoreReachable and MetricsUnavailable, each with its reason and way out."""
     generation = outlook.seen.config.metadata.generation
+    unknown = _not_known_yet(outlook.seen) if outlook.refusal is None else frozenset()
     for type_, (truth, reason, message) in (
         ("Accepted", _accepted(outlook)),
         ("Ready", _ready(outlook)),
@@ -36,6 +37,8 @@ def conditions(outlook: Outlook, held: tuple[Condition, ...]) -> tuple[Condition
         ("StoreReachable", _store(outlook)),
         ("MetricsUnavailable", _metrics(outlook)),
     ):
+        if type_ in unknown and find_condition(held, type_) is not None:
+            continue
         new = Condition(
             type=type_,
             status=_truth(truth),
@@ -46,6 +49,13 @@ def conditions(outlook: Outlook, held: tuple[Condition, ...]) -> tuple[Condition
         )
         held = set_condition(held, new, outlook.seen.now)
     return held
+
+
+def _not_known_yet(seen: Observed) -> frozenset[str]:
+    """Conditions that a new leader has not looked into: what the last one said of them stands until then."""
+    store = frozenset() if seen.store_probed else frozenset({"StoreReachable", "Degraded"})
+    metrics = frozenset() if seen.metrics_polled else frozenset({"MetricsUnavailable"})
+    return store | metrics
 
 
 Said = tuple[bool | None, Reason, str]
