@@ -1,6 +1,6 @@
 """The store answers as a plain dictionary would, and its indexes as a full scan would."""
 
-from time import perf_counter
+from time import process_time
 from typing import NamedTuple
 
 import pytest
@@ -147,11 +147,11 @@ def test_a_change_costs_the_same_in_a_large_store() -> None:
         writer = writer_of(*(Thing(str(n), ("red",)) for n in range(size)))
         best = float("inf")
         for _ in range(5):
-            begin = perf_counter()
+            begin = process_time()
             for n in range(500):
                 writer.put(Key("ns", str(n)), Thing(str(n), ("red",), 1))
                 writer.remove(Key("ns", str(n)))
-            best = min(best, perf_counter() - begin)
+            best = min(best, process_time() - begin)
         return best
 
     assert seconds_per_change(20_000) < 10 * seconds_per_change(200)
