@@ -40,7 +40,8 @@ from toe_async.runtime.leader import LeaderElector
 from toe_async.runtime.manager import Manager, Part, PartFailedError
 from toe_async.runtime.recorder import Recorder
 from toe_async.runtime.workqueue import WorkQueue
-from toe_async.sinks.allow import AllowList, parse_policy
+from toe_async.sinks.allow import Allows
+from toe_async.sinks.allowfile import AllowFile
 from toe_async.sinks.delivery import Delivery, DeliveryFailed
 from toe_async.sinks.errors import SinkError
 from toe_async.sinks.router import Sinks
@@ -50,10 +51,6 @@ from toe_async.telemetry.health import Health
 from toe_async.telemetry.metrics import OperatorMetrics
 
 _log = log.get("operator")
-
-
-class CannotStart(Exception):  # noqa: N818 -- it is what happened
-    """A flag or a file is wrong; one sentence with the way out."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -96,9 +93,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     log.configure(given.log_format, given.log_level)
-    return process.run(
-        "toe-async operator", partial(_operate, given), (CannotStart, PartFailedError, KubeError, SinkError, OSError)
-    )
+    return process.run("toe-async operator", partial(_operate, given), (PartFailedError, KubeError, SinkError, OSError))
 
 
 async def _operate(given: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -123,7 +118,7 @@ async def _assemble(
 ) -> Manager:
     """Make every part and say in which order they run."""
     clock = SystemClock()
-    allow = AllowList(parse_policy(await _read(given.sinks_file, "--sinks-file")), given.collector_url)
+    allow = await AllowFile.open(Path(given.sinks_file) if given.sinks_file else None, given.collector_url)
     watched = watches(client, clock, metrics)
     index = PodIndex(opted_in)
     recorder = Recorder(
@@ -241,6 +236,7 @@ async def _assemble(
         Part("policy", policy.run),
         Part("metrics", monitor.run),
         Part("sinks", health_of_sinks.run),
+        Part("sinks file", partial(allow.run, controller.wake_all)),
         Part("demand", controller.keep_demand),
         Part("profilingconfig", workers.run, drain=workers.drain),
     ):
@@ -256,7 +252,7 @@ def _add_checks(health: Health, manager: Manager, watched: Watches) -> None:
         health.add(f"watch-{informer.resource}", informer.check)
 
 
-def _sinks(given: argparse.Namespace, client: Client, allow: AllowList, clock: SystemClock) -> Sinks:
+def _sinks(given: argparse.Namespace, client: Client, allow: Allows, clock: SystemClock) -> Sinks:
     return Sinks(
         client,
         allow,
@@ -272,15 +268,6 @@ def _sinks(given: argparse.Namespace, client: Client, allow: AllowList, clock: S
 def _pod_uid(watched: Watches, namespace: str, name: str) -> str | None:
     pod = watched.pods.store.get(Key(namespace, name))
     return pod.uid if pod is not None else None
-
-
-async def _read(path: str, flag: str) -> str:
-    if not path:
-        return ""
-    try:
-        return await asyncio.to_thread(Path(path).read_text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotStart(f"{flag} {path} cannot be read: {error}") from error
 
 
 async def _drained(spool: Spool) -> None:

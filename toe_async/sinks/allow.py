@@ -18,7 +18,7 @@ s3:
 
 import json
 import re
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import yaml
@@ -70,6 +70,17 @@ class Refused(Struct, frozen=True):
     """The sink may not be used; the sentence tells what to change, and the line to add where one would help."""
 
     message: str
+
+
+class Allows(Protocol):
+    """Decides which sinks may be used: an `AllowList`, or a file that changes."""
+
+    @property
+    def collector(self) -> str:
+        """URL of the operator's collector."""
+
+    def allow(self, ref: SinkRef, namespace: str) -> Allowed | Refused:
+        """Decide for one sink of a config in `namespace`."""
 
 
 class AllowList(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Self
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, CollectorRef, Receipt, S3Ref, SinkRef
 from toe_async.apis.reasons import Reason
 from toe_async.lib.clock import Clock
-from toe_async.sinks.allow import Allowed, AllowList, Refused
+from toe_async.sinks.allow import Allowed, Allows, Refused
 from toe_async.sinks.collector import CollectorAccess, CollectorSink
 from toe_async.sinks.credentials import Sender
 from toe_async.sinks.errors import SinkRefused
@@ -24,7 +24,7 @@ class Sinks:
     def __init__(
         self,
         client: Sender,
-        allow_list: AllowList,
+        allow_list: Allows,
         *,
         clock: Clock,
         collector_ca: Path | None,

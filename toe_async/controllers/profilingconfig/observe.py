@@ -19,7 +19,7 @@ from toe_async.lib.clock import Clock
 from toe_async.lib.globs import matches
 from toe_async.runtime.informer import Informer
 from toe_async.runtime.keys import Key
-from toe_async.sinks.allow import AllowList, Refused
+from toe_async.sinks.allow import Allows, Refused
 
 
 class Memory(Struct):
@@ -50,7 +50,7 @@ class Views:
         configs: Mapping[str, Informer[ProfilingConfig]],
         index: PodIndex,
         usages: Usages,
-        allow: AllowList,
+        allow: Allows,
         clock: Clock,
         holder: str,
         own_namespace: str,
