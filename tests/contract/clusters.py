@@ -183,8 +183,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[JSON]:
 async def _connected(url: str, admin: ssl.SSLContext, bare: ssl.SSLContext, token: str, sandbox: Sandbox | None) -> AsyncIterator[Server]:  # fmt: skip  # noqa: E501
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=admin, force_close=True), headers=headers) as trusted,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=bare, force_close=True)) as nobody,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=admin), headers=headers) as trusted,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=bare)) as nobody,
     ):
         server = Server(url, trusted, nobody, sandbox)
         await server.make("/api/v1/namespaces", {"metadata": {"name": server.namespace}})

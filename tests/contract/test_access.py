@@ -275,7 +275,8 @@ async def test_an_administrator_may_act_as_somebody_else(server: Server) -> None
     token = await server.account("sa")
     refused = await server.call("GET", server.core("pods"), token=token, headers={"Impersonate-User": "eve"})
     assert answer.message.startswith('pods is forbidden: User "eve" cannot list')
-    assert refused.message.startswith(f'users "eve" is forbidden: User "{user(server, "sa")}" cannot impersonate')
+    assert refused.status == 403
+    assert "cannot impersonate" in refused.message
 
 
 def policy(server: Server) -> tuple[JSON, JSON]:
