@@ -15,7 +15,7 @@ def test_uninstalling_keeps_artifacts_and_configs(
     installed: Kube, artifacts: Artifacts, namespace: Callable[[str], str]
 ) -> None:
     name = namespace("uninstall")
-    on_demand = {"enabled": True, "intervalSeconds": 86400}
+    on_demand = {"enabled": True, "intervalSeconds": 60}
     installed.apply(
         target("target"),
         config("watch", "target", onDemand=on_demand, profileTypes=["goroutine"], collector={}),
