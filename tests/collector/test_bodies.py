@@ -254,7 +254,7 @@ async def test_one_address_has_so_many_connections_and_no_more(start: Start) -> 
                 status = (await wire.answer())[0]
                 if status == 0:
                     break  # the session that made the collector ready may not have gone yet
-            async with wired(collector) as surplus:
+            async with wired(collector) as surplus, asyncio.timeout(5):  # half of what a silent one is given
                 assert await surplus.closed()
         async with asyncio.timeout(5):
             while True:

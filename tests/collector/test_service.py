@@ -506,7 +506,8 @@ async def test_stopping_lets_an_upload_finish_and_takes_no_new_one(start: Start,
         while not collector.parts():
             await asyncio.sleep(0.01)
         stopping = group.create_task(running.__aexit__(None, None, None))
-        await asyncio.sleep(0)
+        while await _accepts(collector):
+            await asyncio.sleep(0)
         go_on.set()
         assert (await upload)[0] == 201
         await stopping
@@ -534,6 +535,15 @@ async def test_stopping_does_not_wait_for_ever(start: Start) -> None:
         assert await upload == "not stored"
     assert not collector.parts()
     assert not collector.files()
+
+
+async def _accepts(collector: Collector) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(collector.served.host, collector.served.port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
 
 
 async def _outcome(collector: Collector, body: AsyncIterator[bytes]) -> str:
@@ -572,3 +582,24 @@ async def test_a_record_that_cannot_be_read_is_an_error_of_the_store_and_stays(s
         assert file.read_bytes() == b"{broken"
     async with start() as again:
         assert (await again.register())[0] == 500
+
+
+async def test_an_upload_that_is_overtaken_by_the_completion_is_not_stored(registered: Collector) -> None:
+    """The list that completed the capture stays true."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield BODY
+        begun.set()
+        await go_on.wait()
+        yield BODY
+
+    async with asyncio.TaskGroup() as group:
+        upload = group.create_task(registered.put(slow(), expect100=True))
+        await begun.wait()
+        assert (await complete(registered, {"artifacts": []}))[0] == 200
+        go_on.set()
+    status, error = upload.result()
+    assert (status, error["reason"]) == (403, "Complete")
+    assert not registered.files()
+    assert not registered.parts()

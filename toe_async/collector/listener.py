@@ -115,6 +115,7 @@ class Listener:
         self._sock, self._server, self._tls, self._limits, self._clock = sock, server, tls, limits, clock
         self._by_address: Counter[str] = Counter()
         self._connections: dict[Connection, str] = {}
+        self._opening: set[socket.socket] = set()
         self.trouble: str | None = None
         """Why no connection is accepted any more; only a restart helps."""
 
@@ -124,26 +125,45 @@ class Listener:
         _log.error("the listener failed", task=name, error=repr(error)[:500])
 
     async def run(self) -> None:
-        """Accept until cancelled."""
-        loop = asyncio.get_running_loop()
-        async with TaskOwner(_handshake_failed) as tasks:
-            while True:
-                try:
-                    sock, address = await loop.sock_accept(self._sock)
-                except OSError as failed:
-                    # Out of descriptors, most likely: those that are open end in bounded time.
-                    _log.warning("cannot accept a connection", error=failed.strerror)
-                    await asyncio.sleep(_NO_DESCRIPTORS_PAUSE)
-                    continue
-                host = str(address[0])
-                if (
-                    self._by_address[host] >= self._limits.connections_per_address
-                    or self._by_address.total() >= self._limits.connections
-                ):
-                    sock.close()
-                    continue
-                self._by_address[host] += 1
-                tasks.start(self._open(sock, host), name="open connection")
+        """Accept until cancelled; every socket that was accepted is then somebody's or closed."""
+        loop, waiting = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with TaskOwner(_handshake_failed) as tasks:
+                while True:
+                    # Not loop.sock_accept: a socket that it accepts while we are cancelled is lost.
+                    loop.add_reader(self._sock, waiting.set)
+                    await waiting.wait()
+                    waiting.clear()
+                    if not self._accept(tasks):
+                        loop.remove_reader(self._sock)
+                        await asyncio.sleep(_NO_DESCRIPTORS_PAUSE)
+        finally:
+            loop.remove_reader(self._sock)
+            for sock in self._opening:
+                sock.close()  # its task was cancelled before it began
+
+    def _accept(self, tasks: TaskOwner) -> bool:
+        """Accept what waits, some at a time; False when there are no descriptors for it."""
+        for _ in range(_BACKLOG):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return True
+            except OSError as failed:
+                # Those that are open end in bounded time and give theirs back.
+                _log.warning("cannot accept a connection", error=failed.strerror)
+                return False
+            host = str(address[0])
+            if (
+                self._by_address[host] >= self._limits.connections_per_address
+                or self._by_address.total() >= self._limits.connections
+            ):
+                sock.close()
+                continue
+            self._by_address[host] += 1
+            self._opening.add(sock)
+            tasks.start(self._open(sock, host), name="open connection")
+        return True
 
     async def sweep(self) -> None:
         """End connections that are stuck, until cancelled."""
@@ -155,6 +175,7 @@ class Listener:
     async def _open(self, sock: socket.socket, host: str) -> None:
         connection = Connection(self._server, self._limits, self._clock, self._ended)
         self._connections[connection] = host
+        self._opening.discard(sock)
         tls = self._tls()
         try:
             sock.setblocking(False)
