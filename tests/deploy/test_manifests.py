@@ -1,12 +1,19 @@
 """The shipped manifests render, a real schema accepts them, and every name in them leads to something that exists."""
 
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from toe_async.cli import collector as collector_command
+from toe_async.cli import operator as operator_command
+from toe_async.collector.auth import OPERATOR_AUDIENCE
+from toe_async.controllers.profilingconfig.policy import POLICY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -169,13 +176,25 @@ def test_the_names_that_one_program_tells_the_other_agree(render: Render) -> Non
     assert host in (DEPLOY / "make-tls.sh").read_text().replace("$namespace", "toe-system")
 
 
+@pytest.mark.parametrize(("name", "program"), [(OPERATOR, operator_command), (COLLECTOR, collector_command)])
+def test_the_programs_know_every_flag_that_they_are_given(render: Render, name: str, program: ModuleType) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    program.declare(parser)
+    (container,) = pod_of(render("program"), name)["containers"]
+    parser.parse_args(container["args"][1:])
+
+
+def test_the_policy_has_the_name_that_the_operator_looks_for(render: Render) -> None:
+    assert one(render("program"), "ValidatingAdmissionPolicy", POLICY_NAME)
+
+
 def test_the_operators_token_is_for_the_collector_alone(render: Render) -> None:
     (source,) = next(
         volume["projected"]["sources"]
         for volume in pod_of(render("program"), OPERATOR)["volumes"]
         if volume["name"] == "collector-token"
     )
-    assert source["serviceAccountToken"]["audience"] == "toe-collector"
+    assert source["serviceAccountToken"]["audience"] == OPERATOR_AUDIENCE
 
 
 def test_the_operator_never_sees_the_collectors_key(render: Render) -> None:
