@@ -24,6 +24,7 @@ from toe_async.sandbox.status import (
     JsonObject,
     Refusal,
     bad_request,
+    forbidden,
     method_not_allowed,
     no_such_path,
     not_found,
@@ -71,7 +72,7 @@ class ApiServer:
         try:
             user = self._authenticate(request)
             asked = route(request.method, request.rel_url.raw_path, dict(request.query))
-            self._authorize(request, user, asked)
+            self._authorize(user, asked)
             return await self._path(request, asked) if asked.path else await self._resource(request, asked, user)
         except Refusal as refused:
             return _respond(msgspec.json.encode(refused.body()), status=refused.code)
@@ -98,16 +99,16 @@ class ApiServer:
             groups += ["system:serviceaccounts", f"system:serviceaccounts:{impersonated.split(':')[2]}"]
         return User(impersonated, groups=tuple(groups))
 
-    def _authorize(self, request: web.Request, user: User, asked: Route) -> None:
+    def _authorize(self, user: User, asked: Route) -> None:
         if MASTERS in user.groups:
             return
-        wanted = [asked.attributes()]
-        if asked.subresource == "portforward" and "upgrade" in request.headers.get("Connection", "").lower():
-            # since 1.35 a websocket needs `create` beside the `get` of its method
-            wanted.append(msgspec.structs.replace(wanted[0], verb="create"))
-        for want in wanted:
-            if not authorize(self._store, user, want).allowed:
-                raise refusal(user, want)
+        want = asked.attributes()
+        if not authorize(self._store, user, want).allowed:
+            raise refusal(user, want)
+        if asked.subresource == "portforward":  # since 1.35 `create` is needed beside the `get` of a websocket
+            creating = msgspec.structs.replace(want, verb="create")
+            if not authorize(self._store, user, creating).allowed:
+                raise forbidden("", "pods", asked.name, "")
 
     async def _path(self, request: web.Request, asked: Route) -> web.StreamResponse:
         if asked.verb not in {"get", "head"}:

@@ -77,7 +77,11 @@ class Metrics:
             for item in items:
                 if item["metadata"]["name"] == asked.name:
                     return {"kind": resource.kind, "apiVersion": resource.api_version, **item}
-            raise not_found("", resource.plural, asked.name)
+            stored = NODES if resource.plural == "nodes" else PODS
+            if self._store.get(stored, Key(asked.namespace, asked.name)) is None:
+                raise not_found("", resource.plural, asked.name)
+            name = f"{asked.namespace}/{asked.name}" if asked.namespace else asked.name
+            raise not_found(resource.group, resource.kind.lower(), name)
         listed = [item for item in items if selected(item)]
         head = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": {}}
         return {**head, "items": listed}
