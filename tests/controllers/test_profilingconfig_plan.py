@@ -14,7 +14,8 @@ from toe_async.apis.meta import Condition, ConditionStatus
 from toe_async.apis.profilingstatus import CaptureState, CaptureStatus, ProfilingConfigStatus
 from toe_async.controllers.profilingconfig.accounting import received
 from toe_async.controllers.profilingconfig.facts import Observed, Plan
-from toe_async.controllers.profilingconfig.plan import REFUSALS, plan
+from toe_async.controllers.profilingconfig.plan import plan
+from toe_async.controllers.profilingconfig.refusals import REFUSALS
 
 ON_DEMAND = {"onDemand": {"enabled": True, "intervalSeconds": 60}}
 CPU = {"cpuThresholdPercent": 80}

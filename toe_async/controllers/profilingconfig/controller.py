@@ -16,12 +16,13 @@ from toe_async.apis.reasons import Reason
 from toe_async.capture.targets import is_running, opted_in
 from toe_async.controllers.profilingconfig.accounting import find
 from toe_async.controllers.profilingconfig.accounts import Accounts
+from toe_async.controllers.profilingconfig.choosing import sink_of
 from toe_async.controllers.profilingconfig.facts import ConfigKey, Observed, Plan
 from toe_async.controllers.profilingconfig.ledger import KINDS, Ledger
 from toe_async.controllers.profilingconfig.matching import PodIndex
 from toe_async.controllers.profilingconfig.monitor import MetricsMonitor
 from toe_async.controllers.profilingconfig.observe import Memory, Views, selector_keys
-from toe_async.controllers.profilingconfig.plan import SOFT_SECONDS, plan, sink_of
+from toe_async.controllers.profilingconfig.plan import SOFT_SECONDS, plan
 from toe_async.controllers.profilingconfig.runner import CaptureRunner
 from toe_async.controllers.profilingconfig.sentences import needs_metrics
 from toe_async.controllers.profilingconfig.sinkhealth import Place, SinkHealth, Wanted, place_of

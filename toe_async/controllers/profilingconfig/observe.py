@@ -11,10 +11,10 @@ from toe_async.apis.pods import Pod
 from toe_async.apis.profilingconfig import ProfilingConfig
 from toe_async.apis.selectors import Selector
 from toe_async.capture.triggers import History
+from toe_async.controllers.profilingconfig.choosing import sink_of
 from toe_async.controllers.profilingconfig.facts import ConfigKey, Observed, PodFacts
 from toe_async.controllers.profilingconfig.matching import Matched, PodIndex
 from toe_async.controllers.profilingconfig.monitor import NamespaceUsage
-from toe_async.controllers.profilingconfig.plan import sink_of
 from toe_async.lib.clock import Clock
 from toe_async.lib.globs import matches
 from toe_async.runtime.informer import Informer
