@@ -264,15 +264,19 @@ async def test_one_address_has_so_many_connections_and_no_more(start: Start) -> 
                         break
 
 
-async def test_uploads_at_a_time_are_bounded(start: Start) -> None:
-    """429 with the time to wait."""
-    async with start(limits=Limits(uploads=1)) as collector:
+@pytest.mark.parametrize("limits", [Limits(uploads=1), Limits(uploads_per_capture=1)])
+async def test_uploads_at_a_time_are_bounded(start: Start, limits: Limits) -> None:
+    """429 with the time to wait; other captures go on while there is room, and who has no token holds no place."""
+    async with start(limits=limits) as collector:
+        await collector.register(id="b" * 32)
         await collector.register()
         async with wired(collector) as wire:
             await wire.send(*head(collector, "Expect: 100-continue", "Content-Length: 5"))
             assert (await wire.answer())[0] == 100
             async with collector.call("PUT", PATH, collector.uploader(), data=b"hello") as reply:
                 assert (reply.status, reply.headers["Retry-After"]) == (429, "5")
+            assert (await collector.put(b"hello", token="no.such.token"))[0] == 401
+            assert (await collector.put(b"hello", capture="b" * 32))[0] == (429 if limits.uploads == 1 else 201)
             wire.writer.write(b"hello")
             assert (await wire.answer())[0] == 201
 

@@ -32,7 +32,7 @@ from toe_async.telemetry.metrics import CollectorMetrics
 SHA256_HEADER = "X-Toe-Sha256"
 
 _LARGEST_BODY = 64 << 10
-_WRITE_AT_ONCE = 256 << 10
+_WRITE_AT_ONCE = 128 << 10
 _log = log.get("collector.ingest")
 
 
@@ -98,8 +98,7 @@ class Ingest:
         capture_id, leaf = self._capture_id(request), request.match_info["leaf"]
         status = 500
         try:
-            with self._slot():
-                status, manifest = await self._upload(request, capture_id, leaf)
+            status, manifest = await self._upload(request, capture_id, leaf)
         except Refused as refused:
             status = refused.status
             raise
@@ -183,7 +182,7 @@ class Ingest:
         await self._uploader(request, capture_id)
         try:
             async with asyncio.timeout(None) as body:
-                with self._listed(capture_id, body):
+                with self._slot(capture_id), self._listed(capture_id, body):
                     return await self._take(request, capture_id, leaf)
         except TimeoutError:
             raise Refused(403, "Cancelled", "the operator cancelled this capture") from None
@@ -284,9 +283,11 @@ class Ingest:
         return held
 
     @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
+    def _slot(self, capture_id: str) -> Iterator[None]:
+        # Taken by known uploaders only, and never all of them by one: who has no token, or one, holds up nobody.
         self._refuse_when_stopping()
-        if self._uploads >= self._limits.uploads:
+        of_this = len(self._under_way.get(capture_id, ()))
+        if self._uploads >= self._limits.uploads or of_this >= self._limits.uploads_per_capture:
             raise Refused(429, "TooManyUploads", "too many uploads are under way; try again", retry_after=5)
         self._uploads += 1
         self._idle.clear()

@@ -29,7 +29,7 @@ _SWEEP_SECONDS = 5.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
 _MOST_HEADERS = 64
-_READ_BUFFER = 128 << 10
+_READ_BUFFER = 64 << 10
 _log = log.get("collector.listener")
 
 

@@ -21,8 +21,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long the body of a refused request is read and thrown away, so that the answer gets through."""
     connections: int = 2048
     connections_per_address: int = 256
-    uploads: int = 256
-    """Uploads at a time; one holds at most about half a MiB of memory."""
+    uploads: int = 512
+    """Uploads at a time; one holds at most about 384 KiB of memory."""
+    uploads_per_capture: int = 256
     min_free_bytes: int = 64 << 20
     """Kept free for records and manifests: an upload that would go below it is answered 507."""
     review_seconds: float = 10.0
