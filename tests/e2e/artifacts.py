@@ -70,13 +70,12 @@ class Artifacts:
         return found
 
     def name_of(self, namespace: str, artifact: Object, token: str) -> str:
-        """The collector's name for an artifact of a ProfilingConfig's status; the digest tells which it is."""
-        listed = self.list(namespace, token)
-        found = [item["metadata"]["name"] for item in listed if artifact["sha256"] in json.dumps(item)]
-        assert len(found) == 1, (
-            f"{len(found)} of {len(listed)} artifacts in {namespace} have digest {artifact['sha256']}"
-        )
-        return str(found[0])
+        """The collector's name for an artifact of a ProfilingConfig's status; its list has it with the same digest."""
+        name = str(artifact["uri"]).rpartition("/")[2]
+        assert artifact["uri"] == self.path(namespace, name)
+        (listed,) = (item for item in self.list(namespace, token) if item["metadata"]["name"] == name)
+        assert artifact["sha256"] in json.dumps(listed)
+        return name
 
     def fetch(self, namespace: str, artifact: Object, into: Path) -> None:
         """Write an artifact's bytes to a file, as an account that was given toe-artifact-reader."""
