@@ -14,6 +14,7 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 from types import FrameType, FunctionType
+from typing import Any
 
 from toe_async.profiles.model import Frame, Profile, Sample, ValueType
 
@@ -74,10 +75,15 @@ def stack_of(frame: FrameType | None) -> Stack:
     found: list[Frame] = []
     while frame is not None and len(found) < _DEEPEST:
         code = frame.f_code
-        module = frame.f_globals.get("__name__", "")
-        found.append(Frame(f"{module}.{code.co_qualname}", code.co_filename, frame.f_lineno))
+        found.append(Frame(f"{_module(frame.f_globals)}.{code.co_qualname}", code.co_filename, frame.f_lineno))
         frame = frame.f_back
     return tuple(found)
+
+
+def _module(names: dict[str, Any]) -> str:
+    """A module's name; for the one that was started by `-m`, the name it was started by."""
+    spec = names.get("__spec__")
+    return str(spec.name if spec is not None else names.get("__name__", ""))
 
 
 def threads() -> Profile:
@@ -119,10 +125,11 @@ def _functions(files: set[str]) -> dict[str, list[tuple[int, int, str]]]:
     """First line, last line and name of the functions of some files: tracemalloc knows files and lines only."""
     found: dict[str, list[tuple[int, int, str]]] = {}
     for one in gc.get_objects():
-        if isinstance(one, FunctionType) and one.__code__.co_filename in files:
+        # type() and not isinstance: that would ask dead weak proxies for their class
+        if type(one) is FunctionType and one.__code__.co_filename in files:
             code = one.__code__
             last = max((line for *_, line in code.co_lines() if line is not None), default=code.co_firstlineno)
-            place = (code.co_firstlineno, last, f"{one.__module__}.{code.co_qualname}")
+            place = (code.co_firstlineno, last, f"{_module(one.__globals__)}.{code.co_qualname}")
             found.setdefault(code.co_filename, []).append(place)
     return found
 
