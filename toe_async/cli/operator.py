@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import socket
 from contextlib import AsyncExitStack
@@ -229,8 +230,11 @@ async def _assemble(
         await asyncio.Event().wait()
 
     manager.add_service(Part("recovery", recover, ready=entered.wait))
+    required = watched.required()
     for informer in watched.all():
-        manager.add_source(Part(f"watch {informer.resource}", informer.run, ready=informer.synced.wait))
+        ready = informer.synced.wait if informer in required else None
+        manager.add_source(Part(f"watch {informer.resource}", informer.run, ready=ready))
+    manager.add_source(Part("memory", partial(_freeze, watched)))
     manager.add_source(Part("captures", _forever, drain=partial(runner.drain, 0.6 * grace)))
     for part in (
         Part("policy", policy.run),
@@ -248,7 +252,7 @@ async def _assemble(
 def _add_checks(health: Health, manager: Manager, watched: Watches) -> None:
     # Liveness is that the loop turns and answers: an API server that is away is no reason to restart.
     health.add("started", manager.not_ready)
-    for informer in watched.all():
+    for informer in watched.required():
         health.add(f"watch-{informer.resource}", informer.check)
 
 
@@ -274,6 +278,15 @@ async def _drained(spool: Spool) -> None:
     """Wait until everything received is stored; the caller brings the deadline."""
     while spool.entries():  # noqa: ASYNC110 -- the spool tells what comes, not what goes
         await asyncio.sleep(0.2)
+
+
+async def _freeze(watched: Watches) -> None:
+    """Once everything is listed, take it out of the garbage collector's sight: full collections then stay short."""
+    for informer in watched.required():
+        await informer.synced.wait()
+    gc.collect()
+    gc.freeze()
+    await _forever()
 
 
 async def _forever() -> None:

@@ -22,6 +22,12 @@ class Watches(Struct, frozen=True):
     namespaces: Informer[NamespaceObject]
     configs: dict[str, Informer[ProfilingConfig]]
 
+    def required(
+        self,
+    ) -> tuple[Informer[Pod] | Informer[Node] | Informer[NamespaceObject] | Informer[ProfilingConfig], ...]:
+        """What the operator cannot work without; the second group's CRD may be left out of an installation (D9)."""
+        return tuple(informer for informer in self.all() if informer is not self.configs[BOLOMETER_CONFIGS.group])
+
     def all(self) -> tuple[Informer[Pod] | Informer[Node] | Informer[NamespaceObject] | Informer[ProfilingConfig], ...]:
         """Every informer, for start, health and metrics."""
         return (self.pods, self.nodes, self.namespaces, *self.configs.values())
