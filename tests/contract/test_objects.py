@@ -65,6 +65,9 @@ async def test_generate_name_adds_five_characters(server: Server) -> None:
         ({"name": "a", "resourceVersion": "5"}, 500, "resourceVersion should not be set on objects to be created"),
         ({"name": "a", "finalizers": ["zz"]}, 422, "neither a standard finalizer name nor is it fully qualified"),
         ({"name": "a", "labels": {"x": "white space"}}, 422, "metadata.labels: Invalid value"),
+        ({"name": "a", "labels": {"x": 1}}, 400, "cannot be handled as a ConfigMap"),
+        ({"name": "a", "labels": []}, 400, "cannot be handled as a ConfigMap"),
+        ({"name": "a", "finalizers": "x"}, 400, "cannot be handled as a ConfigMap"),
     ],
 )
 async def test_bad_metadata_is_refused(server: Server, meta: JSON, status: int, said: str) -> None:

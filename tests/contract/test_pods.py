@@ -253,6 +253,9 @@ async def test_a_pods_spec_cannot_be_changed(server: Server) -> None:
     no_image = await server.call(
         "POST", server.core("pods"), {"metadata": {"name": "q"}, "spec": {"containers": [{"name": "a"}]}}
     )
+    for spec in ({"containers": "x"}, {"containers": ["x"]}, "x"):
+        malformed = await server.call("POST", server.core("pods"), {"metadata": {"name": "q"}, "spec": spec})
+        assert malformed.status == 400
     forced = await server.call("DELETE", server.core("pods", "p"), gracePeriodSeconds="0")
     assert (changed.status, changed.causes) == (422, [("FieldValueForbidden", "spec")])
     assert "pod updates may not change fields other than" in changed.message

@@ -244,6 +244,7 @@ class Verbs:
         obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
         meta = obj.get("metadata")
         obj["metadata"] = meta = dict(meta) if isinstance(meta, dict) else {}
+        _check_shape(resource, meta)
         if resource.namespaced and meta.get("namespace", namespace) != namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         for name in [name for name, value in meta.items() if value is None or value in ([], {})]:
@@ -275,8 +276,17 @@ class Verbs:
             resource.schema.default(obj)
             causes += resource.schema.validate(obj, old)
         else:
-            builtin.default(resource, obj, old)
-            causes += builtin.check(resource, obj, old)
+            try:
+                builtin.default(resource, obj, old)
+                causes += builtin.check(resource, obj, old)
+            except (
+                AttributeError,
+                IndexError,
+                KeyError,
+                TypeError,
+            ) as error:  # a value of another type than its kind has
+                version = f'{resource.kind} in version "{resource.version}"'
+                raise bad_request(f"{version} cannot be handled as a {resource.kind}: {error!r}") from error
         fields = [f'unknown field "{path}"' for path in unknown]
         if unknown and context.field_validation == "Strict":
             version = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
@@ -382,6 +392,25 @@ class Verbs:
         obj = _copy(item.obj)
         obj["status"] = crds.accepted(obj, self.now())
         return self.store.put(CRDS, item.key, obj)
+
+
+class _Meta(Struct, rename="camel"):
+    """The types of the metadata that clients write."""
+
+    name: str | None = None
+    generate_name: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    finalizers: list[str] | None = None
+    owner_references: list[dict[str, str | bool]] | None = None
+
+
+def _check_shape(resource: Resource, meta: JsonObject) -> None:
+    try:
+        msgspec.convert(meta, _Meta)
+    except msgspec.ValidationError as error:
+        version = f'{resource.kind} in version "{resource.version}"'
+        raise bad_request(f"{version} cannot be handled as a {resource.kind}: json: {error}") from error
 
 
 def _spec(obj: JsonObject) -> JsonObject:
