@@ -46,7 +46,7 @@ from toe_async.sinks.allowfile import AllowFile
 from toe_async.sinks.delivery import Delivery, DeliveryFailed
 from toe_async.sinks.errors import SinkError
 from toe_async.sinks.router import Sinks
-from toe_async.sinks.spool import Spool
+from toe_async.sinks.spool import Spool, SpoolEntry
 from toe_async.telemetry import log
 from toe_async.telemetry.health import Health
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -218,24 +218,13 @@ async def _assemble(
     )
     workers = Controller("profilingconfig", queue, controller.reconcile, clock=clock, metrics=metrics)
 
-    grace = given.shutdown_grace.total_seconds()
-    manager = Manager(clock=clock, elector=elector, grace=grace)
+    manager = Manager(clock=clock, elector=elector, grace=given.shutdown_grace.total_seconds())
     manager.add_service(Part("events", recorder.run, drain=recorder.drain))
     manager.add_service(Part("deliveries", delivery.run, drain=partial(_drained, spool)))
-    entered = asyncio.Event()
-
-    async def recover() -> None:
-        await accounts.recovered(recovered)
-        entered.set()
-        await asyncio.Event().wait()
-
-    manager.add_service(Part("recovery", recover, ready=entered.wait))
-    required = watched.required()
-    for informer in watched.all():
-        ready = informer.synced.wait if informer in required else None
-        manager.add_source(Part(f"watch {informer.resource}", informer.run, ready=ready))
-    manager.add_source(Part("memory", partial(_freeze, watched)))
-    manager.add_source(Part("captures", _forever, drain=partial(runner.drain, 0.6 * grace)))
+    _add_recovery(manager, accounts, recovered)
+    _add_watches(manager, watched)
+    captures_grace = 0.6 * given.shutdown_grace.total_seconds()
+    manager.add_source(Part("captures", _forever, drain=partial(runner.drain, captures_grace)))
     for part in (
         Part("policy", policy.run),
         Part("metrics", monitor.run),
@@ -247,6 +236,26 @@ async def _assemble(
         manager.add_leading(part)
     _add_checks(health, manager, watched)
     return manager
+
+
+def _add_recovery(manager: Manager, accounts: Accounts, recovered: list[SpoolEntry]) -> None:
+    """Enter what an earlier process left in the spool before anything else is decided."""
+    entered = asyncio.Event()
+
+    async def recover() -> None:
+        await accounts.recovered(recovered)
+        entered.set()
+        await _forever()
+
+    manager.add_service(Part("recovery", recover, ready=entered.wait))
+
+
+def _add_watches(manager: Manager, watched: Watches) -> None:
+    required = watched.required()
+    for informer in watched.all():
+        ready = informer.synced.wait if informer in required else None
+        manager.add_source(Part(f"watch {informer.resource}", informer.run, ready=ready))
+    manager.add_source(Part("memory", partial(_freeze, watched)))
 
 
 def _add_checks(health: Health, manager: Manager, watched: Watches) -> None:
