@@ -151,7 +151,6 @@ async def _assemble(
             health_of_sinks.heard(record, None)
 
     def retried(record: CaptureRecord, artifact: ArtifactRecord, reason: Reason, message: str) -> None:
-        _log.warning("upload failed, trying again", capture=record.id, leaf=artifact.leaf, reason=reason, why=message)
         health_of_sinks.heard(record, message)
 
     delivery = Delivery(
