@@ -63,8 +63,9 @@ class Artifacts:
         parts = ["/apis/artifacts.toe.run/v1alpha1/namespaces", namespace, "artifacts", name, subresource]
         return "/".join(part for part in parts if part)
 
-    def list(self, namespace: str, token: str) -> list[Object]:
-        answer = self.call(self.path(namespace), token)
+    def list(self, namespace: str, token: str, *, run: str = "") -> list[Object]:
+        """What the collector has of a namespace; ``run`` is the UID of a ProfilingConfig."""
+        answer = self.call(self.path(namespace) + (f"?run={run}" if run else ""), token)
         assert answer.status == 200, answer
         found: list[Object] = json.loads(answer.body)["items"]
         return found

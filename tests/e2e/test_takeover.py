@@ -1,14 +1,11 @@
 """A leader that dies in the middle of a capture: the other replica takes over, nothing is captured twice."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import SYSTEM, Kube, Object, captures, config, target, until, wait_for_capture
+from tests.e2e.harness import SYSTEM, Kube, Object, captures, config, kill_pod, target, until, wait_for_capture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -21,18 +18,9 @@ def force_delete(kube: Kube, pod: Object) -> None:
 
 
 def kill_process(kube: Kube, pod: Object) -> None:
-    """SIGKILL to the operator's process, found by its pod's UID; its container is started again in the same pod."""
-    wanted = f"POD_UID={pod['metadata']['uid']}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found = wanted in (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if found:
-                os.kill(int(entry.name), signal.SIGKILL)
-                return
-    pytest.skip("the nodes' processes are not on this machine (or this user may not see them)")
+    """SIGKILL to the operator; its container is started again in the same pod."""
+    if not kill_pod(pod):
+        pytest.skip("the nodes' processes are not on this machine")
 
 
 @pytest.mark.parametrize("kill", [force_delete, kill_process])
