@@ -208,10 +208,10 @@ def test_an_s3_server_that_is_away_for_minutes_loses_nothing(busy: Busy, seconds
     assert len(captures(busy.status("s3"))) > before
 
 
-@pytest.mark.parametrize("what", ["collector-killed"])
 def test_a_collector_killed_in_the_middle_of_an_upload_gets_it_again(
-    installed: Kube, artifacts: Artifacts, namespace: Callable[[str], str], what: str
+    installed: Kube, artifacts: Artifacts, namespace: Callable[[str], str]
 ) -> None:
+    name = namespace("collector-killed")
     (pod,) = installed.items("pods", namespace=SYSTEM, selector="app.kubernetes.io/name=toe-collector")
     installed.apply(
         target("target", f"-heap-bytes={1 << 30}", memory="256Mi"),
