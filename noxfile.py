@@ -23,7 +23,7 @@ SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "types": ("dev", [["mypy"]]),
     "lint": ("dev", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports"]]),
     "crds": ("dev", [["python", "-m", "toe_async", "crds", "crds"]]),
-    "e2e": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e and not slow", "--timeout=600", "tests/e2e"]]),
+    "e2e": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e and not slow", "--timeout=600", "tests/apis", "tests/e2e"]]),
     "bench": ("dev", [["python", "-m", "benchmarks"]]),
     "nightly": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
 }
