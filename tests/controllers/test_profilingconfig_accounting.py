@@ -76,7 +76,7 @@ def test_steps_in_any_order_and_number_never_go_backwards(steps: list[str]) -> N
         if step == "received":
             status = accounting.received(status, "c1", [artifact(HEAP, CAPTURED), artifact(CPU, CAPTURED)], LATER, NOW)
         elif step == "lost":
-            status = accounting.lost(status, "c1", "gone", NOW)
+            status = accounting.lost(status, "c1", (HEAP, CPU), "gone", NOW)
         elif step == "heap failed":
             status = accounting.delivered(status, "c1", artifact(HEAP, FAILED), NOW)
         else:
@@ -104,7 +104,7 @@ def test_every_step_done_twice_is_done_once() -> None:
 def test_what_was_given_up_and_then_arrives_is_told_as_stored() -> None:
     """A replica that seemed dead delivers after all: the truth wins over the guess."""
     status = accounting.received(CLAIMED, "c1", [artifact(HEAP, CAPTURED)], LATER, NOW)
-    given_up = accounting.lost(status, "c1", "its replica is gone", NOW)
+    given_up = accounting.lost(status, "c1", (HEAP,), "its replica is gone", NOW)
     row = accounting.find(given_up, "c1")
     assert row is not None
     assert (row.state, row.artifacts[0].reason) == (CaptureState.LOST, "ReplicaGone")
@@ -137,6 +137,15 @@ def test_steps_for_a_capture_that_is_not_kept_change_nothing() -> None:
     for status in itertools.chain(
         [accounting.received(empty, "x", [artifact(HEAP, CAPTURED)], LATER, NOW)],
         [accounting.delivered(empty, "x", artifact(HEAP, STORED), NOW)],
-        [accounting.lost(empty, "x", "gone", NOW)],
+        [accounting.lost(empty, "x", (HEAP,), "gone", NOW)],
     ):
         assert status == empty
+
+
+def test_a_lost_capture_names_every_profile_that_is_missing() -> None:
+    """What was not even begun when its replica went is reported too (G3)."""
+    status = accounting.delivered(CLAIMED, "c1", artifact(HEAP, STORED), NOW)
+    row = accounting.find(accounting.lost(status, "c1", (HEAP, CPU), "its replica is gone", NOW), "c1")
+    assert row is not None
+    assert row.state is CaptureState.PARTIALLY_STORED
+    assert {str(one.type): one.reason for one in row.artifacts} == {"heap": "", "cpu": "ReplicaGone"}

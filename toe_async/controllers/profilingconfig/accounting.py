@@ -16,6 +16,7 @@ from toe_async.apis.profilingstatus import (
     CaptureState,
     CaptureStatus,
     Cooldown,
+    ProfileType,
     ProfilingConfigStatus,
 )
 from toe_async.apis.reasons import Reason
@@ -67,8 +68,10 @@ def delivered(status: ProfilingConfigStatus, id_: str, result: ArtifactStatus, n
     return _put(status, replace(row, artifacts=merged, state=state), now)
 
 
-def lost(status: ProfilingConfigStatus, id_: str, message: str, now: datetime) -> ProfilingConfigStatus:
-    """Nobody works on the capture any more: what is not stored is Failed with ReplicaGone."""
+def lost(
+    status: ProfilingConfigStatus, id_: str, types: Iterable[ProfileType], message: str, now: datetime
+) -> ProfilingConfigStatus:
+    """Nobody works on the capture any more: of its types, what is not stored is Failed with ReplicaGone."""
     row = find(status, id_)
     if row is None or row.state.final:
         return status
@@ -77,6 +80,12 @@ def lost(status: ProfilingConfigStatus, id_: str, message: str, now: datetime) -
         if one.state is ArtifactState.CAPTURED
         else one
         for one in row.artifacts
+    )
+    known = {one.type for one in artifacts}
+    artifacts += tuple(
+        ArtifactStatus(type=type_, state=ArtifactState.FAILED, reason=Reason.REPLICA_GONE, message=message)
+        for type_ in types
+        if type_ not in known
     )
     stored = any(one.state is ArtifactState.STORED for one in artifacts)
     state = CaptureState.PARTIALLY_STORED if stored else CaptureState.LOST

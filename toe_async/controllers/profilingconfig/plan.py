@@ -40,7 +40,7 @@ def plan(seen: Observed) -> Plan:
     status = config.status
     overdue = {row.id: why for row in status.recent if (why := _given_up(row, seen))}
     for id_, why in overdue.items():
-        status = accounting.lost(status, id_, why, seen.now)
+        status = accounting.lost(status, id_, config.spec.profile_types, why, seen.now)
 
     refusal = refusal_of(seen)
     judged = () if refusal else tuple(judged_pod(facts, config.spec, status, seen.now) for facts in seen.pods)
