@@ -50,7 +50,7 @@ COLUMNS = (
 LIMIT = (
     "Limit: into the spool, inflating every byte to find the gzip trailer (about half of our CPU, one block at a time, "
     "while target and API server need the other core); to the collector, both ends hash and it syncs to disk; to S3, "
-    "one part of 5 MiB at a time, and the server's own work on the same cores."
+    "signing and the server's own work on the same cores, since one PutObject of the whole is hardly faster."
 )
 
 

@@ -10,6 +10,7 @@ pods are synthetic, their metrics computed, their ports answer 404. It writes ``
 
 import asyncio
 import json
+import logging
 import random
 import sys
 from collections import Counter
@@ -209,4 +210,6 @@ def _kubeconfig(url: str, token: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     log.configure("json", "error")
+    # A controller that is ended leaves its watches open; aiohttp calls that an error of ours.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     asyncio.run(serve(Path(sys.argv[1]), *map(int, sys.argv[2:5])))
