@@ -86,7 +86,11 @@ async def test_initial_events_end_with_a_marked_bookmark(server: Server) -> None
 
 @pytest.mark.slow
 async def test_the_server_ends_a_watch_after_its_timeout_with_a_bookmark_before(server: Server) -> None:
-    """A bookmark carries the version past changes that the watch did not see."""
+    """A bookmark carries the version past changes that the watch did not see.
+
+    The real server owes none to a watch as short as this (it counts on a timer of its own), so there only its form is
+    checked; the sandbox sends it always, since clients are tested by it.
+    """
     path = server.core("secrets")
     version = (await server.make(path, {"metadata": {"name": "a"}}))["metadata"]["resourceVersion"]
     unseen = (await server.make(path, {"metadata": {"name": "b"}}))["metadata"]["resourceVersion"]
@@ -98,8 +102,10 @@ async def test_the_server_ends_a_watch_after_its_timeout_with_a_bookmark_before(
         allowWatchBookmarks="true",
     ) as events:
         found = await take(events, 9)
-    assert {one["type"] for one in found} == {"BOOKMARK"}
-    assert int(found[-1]["object"]["metadata"]["resourceVersion"]) >= int(unseen)
+    assert {one["type"] for one in found} <= {"BOOKMARK"}
+    assert found or server.is_real
+    for one in found:
+        assert int(one["object"]["metadata"]["resourceVersion"]) >= int(unseen)
 
 
 async def test_a_watch_from_before_the_history_gets_410_as_an_event(server: Server) -> None:
