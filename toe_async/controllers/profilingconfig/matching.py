@@ -60,22 +60,27 @@ class PodIndex:
 
     def match(self, namespace: str, selector: Selector) -> Matched:
         """Count the selected pods of a namespace and return those that opted in, in order of their names."""
+        candidates, settled = self._candidates(namespace, selector)
         opted_in = self._opted_in.get(namespace, {})
-        chosen = sorted((pod for pod in opted_in.values() if selector.matches(pod.labels)), key=lambda pod: pod.name)
-        return Matched(self._count(namespace, selector), tuple(chosen))
+        # Whichever is smaller is walked: a thousand configurations over one namespace must not each walk all of it.
+        if len(candidates) < len(opted_in):
+            pool = [pod for name, pod in candidates.items() if name in opted_in]
+        else:
+            pool = [pod for name, pod in opted_in.items() if name in candidates]
+        chosen = pool if settled else [pod for pod in pool if selector.matches(pod.labels)]
+        total = len(candidates) if settled else sum(selector.matches(pod.labels) for pod in candidates.values())
+        return Matched(total, tuple(sorted(chosen, key=lambda pod: pod.name)))
 
-    def _count(self, namespace: str, selector: Selector) -> int:
-        everything = self._pods.get(namespace, {})
+    def _candidates(self, namespace: str, selector: Selector) -> tuple[dict[str, Pod], bool]:
+        """The smallest indexed set that holds every selected pod, and whether it holds no other."""
         sets = [
             self._by_label.get((namespace, key, value), {})
             for key, value in selector.equality.items()
             if key in self._keys_in_use
         ]
-        candidates = min(sets, key=len, default=everything)
-        settled = len(selector.equality) if not sets else len(selector.equality) - 1
-        if not selector.requirements and settled == 0:
-            return len(candidates)  # the candidates are the answer: nothing is left to compare
-        return sum(selector.matches(pod.labels) for pod in candidates.values())
+        candidates = min(sets, key=len, default=self._pods.get(namespace, {}))
+        left = len(selector.equality) - bool(sets)
+        return candidates, not selector.requirements and left == 0
 
     def _remove(self, pod: Pod) -> None:
         for table in (self._pods, self._opted_in):
