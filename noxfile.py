@@ -16,16 +16,18 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PYTHON = VENV / "bin" / "python"
 
+PYTEST = ["python", "-m", "pytest", "-q"]
+
 # session -> (extra to install, the commands; arguments after `--` go to the last one)
 SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "demo": ("sandbox", [["python", "-m", "toe_async", "demo"]]),
-    "tests": ("dev", [["python", "-m", "pytest", "-q", "--durations=5"]]),
+    "tests": ("dev", [[*PYTEST, "--durations=5"]]),
     "types": ("dev", [["mypy"]]),
     "lint": ("dev", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports"]]),
     "crds": ("dev", [["python", "-m", "toe_async", "crds", "crds"]]),
-    "e2e": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e and not slow", "--timeout=600", "tests/apis", "tests/e2e"]]),
+    "e2e": ("dev", [[*PYTEST, "-m", "e2e and not slow", "--timeout=600", "tests/apis", "tests/e2e"]]),
     "bench": ("dev", [["python", "-m", "benchmarks"]]),
-    "nightly": ("dev", [["python", "-m", "pytest", "-q", "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
+    "nightly": ("dev", [[*PYTEST, "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
 }
 
 if __name__ != "__main__":  # read by nox itself
