@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from toe_async.lib.clock import Clock
+from toe_async.sinks.uninterrupted import to_the_end
 
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 1 << 20
@@ -106,32 +107,57 @@ class Process:
     @staticmethod
     async def start(command: Command, output: Output, clock: Clock) -> "Process":
         """Start a container. Raises OSError when its program cannot be run."""
-        process = await asyncio.create_subprocess_exec(
-            *command.argv,
-            env=command.env,
-            cwd=command.directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
+        # A start that is cancelled half-way would leave a process and its pipe that nobody knows.
+        starting = asyncio.get_running_loop().create_task(
+            asyncio.create_subprocess_exec(
+                *command.argv,
+                env=command.env,
+                cwd=command.directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            ),
+            name=f"start of {command.argv[0]}",
         )
-        return Process(process, output, clock.now())
+        try:
+            await to_the_end(starting)
+        except asyncio.CancelledError:
+            if starting.exception() is None:
+                await Process(starting.result(), output, clock.now()).reap()
+            raise
+        return Process(starting.result(), output, clock.now())
 
     async def wait(self) -> int:
-        """Collect output until the container ends; returns the exit code as runtimes write it: 128 + signal."""
+        """Collect output until the container ends; returns the exit code as runtimes write it: 128 + signal.
+
+        A cancelled wait ends the container and takes its pipe away.
+        """
         assert self._process.stdout is not None
-        pump = self._pump(self._process.stdout)
-        async with asyncio.TaskGroup() as group:
-            pumping = group.create_task(pump, name=f"output of {self.pid}")
-            code = await self._process.wait()
-            self.kill()  # a grandchild may hold the pipe open
-            try:
-                async with asyncio.timeout(1):
-                    await asyncio.shield(asyncio.wait([pumping]))
-            except TimeoutError:
-                pumping.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                pumping = group.create_task(self._pump(self._process.stdout), name=f"output of {self.pid}")
+                code = await self._process.wait()
+                self.kill()  # a grandchild may hold the pipe open
+                try:
+                    async with asyncio.timeout(1):
+                        await asyncio.shield(asyncio.wait([pumping]))
+                except TimeoutError:
+                    pumping.cancel()
+        except asyncio.CancelledError:
+            await self.reap()
+            raise
         return code if code >= 0 else 128 - code
+
+    async def reap(self) -> None:
+        """End the container for good: dead, waited for, its output read to the end."""
+        assert self._process.stdout is not None
+        self.kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self._process.wait()
+                await self._pump(self._process.stdout)
 
     async def _pump(self, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(_CHUNK):
