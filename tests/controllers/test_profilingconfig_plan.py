@@ -407,3 +407,12 @@ def test_a_new_leader_leaves_standing_what_it_has_not_looked_into() -> None:
     after = plan(fresh)
     for type_ in ("StoreReachable", "Degraded", "MetricsUnavailable"):
         assert condition(after, type_) == condition(plan(settled), type_)
+
+
+def test_a_pod_that_found_no_place_is_looked_at_again_soon() -> None:
+    """A slot of a day must not pass because the operator was busy for a moment."""
+    spec = {"onDemand": {"enabled": True, "intervalSeconds": 86400}}
+    held = plan(observe(facts("a", 0.01), spec=spec, free_captures=0))
+    assert held.status.not_fired == {"Busy": 1}
+    assert held.recheck_seconds is not None
+    assert held.recheck_seconds <= 30

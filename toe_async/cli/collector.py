@@ -4,8 +4,6 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from toe_async import __version__
 from toe_async.cli import flags, process
 from toe_async.collector.app import serve
@@ -58,7 +56,7 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     )
 
     async def work(stop: asyncio.Event) -> None:
-        metrics = CollectorMetrics(CollectorRegistry())
+        metrics = CollectorMetrics(process.registry())
         kube = ClientSettings(kubeconfig=given.kubeconfig or None, user_agent=f"toe-collector/{__version__}")
         async with (
             connect(

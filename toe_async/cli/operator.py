@@ -10,8 +10,6 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from toe_async import __version__
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, Receipt
 from toe_async.apis.profilingconfig import ProfilingConfig
@@ -98,7 +96,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 async def _operate(given: argparse.Namespace, stop: asyncio.Event) -> None:
-    metrics = OperatorMetrics(CollectorRegistry())
+    metrics = OperatorMetrics(process.registry())
     settings = ClientSettings(kubeconfig=given.kubeconfig or None, user_agent=f"toe-operator/{__version__}")
 
     def count(method: str, host: str, code: str) -> None:

@@ -80,12 +80,13 @@ class ProfilingConfigController:
         self._latest: dict[ConfigKey, ProfilingConfig] = {}
         self._reserved: dict[str, str] = {}  # capture id -> pod UID, while its claim is being written
         self._due: dict[ConfigKey, float] = {}
+        self._waiting: dict[ConfigKey, None] = {}  # those with a pod that found no place, the longest waiting first
         self._demand_changed = asyncio.Event()
         for group, informer in configs.items():
             informer.add_handler(partial(self._config_changed, group))
         pods.add_handler(self._pod_changed)
         namespaces.add_handler(self._namespace_changed)
-        runner.on_end = queue.add
+        runner.on_end = self._capture_ended
 
     # ---- what wakes it -------------------------------------------------------------------------------------------
 
@@ -114,6 +115,13 @@ class ProfilingConfigController:
     def wanted(self, config: ProfilingConfig) -> Wanted:
         """The sink of a configuration as it is probed."""
         return Wanted(sink_of(config.spec, self._collector), config.metadata.namespace)
+
+    def _capture_ended(self, key: ConfigKey) -> None:
+        """A place is free: wake its configuration, and as many of those that wait as there are places at most."""
+        self._queue.add(key)
+        for waiting in list(self._waiting)[: self._max_captures]:
+            del self._waiting[waiting]
+            self._queue.add(waiting)
 
     def _config_changed(self, group: str, old: ProfilingConfig | None, new: ProfilingConfig | None) -> None:
         config = new or old
@@ -198,6 +206,8 @@ class ProfilingConfigController:
         for id_ in decided.cancel:
             self._cancel(config, id_)
         self._count(decided)
+        if Reason.BUSY in decided.not_fired:
+            self._waiting.setdefault(key)
         due = memory.soft_written is None or (seen.now - memory.soft_written).total_seconds() >= SOFT_SECONDS
         if decided.urgent or (due and decided.status != config.status):
             # From here to the answer other reconciles run: what is about to be claimed must look taken to them.
@@ -263,6 +273,7 @@ class ProfilingConfigController:
         self._memories.pop(key, None)
         self._latest.pop(key, None)
         self._due.pop(key, None)
+        self._waiting.pop(key, None)
         self._runner.forget(key)
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from toe_async.apis.profilingstatus import CaptureState, CaptureStatus, ProfilingConfigStatus
+from toe_async.apis.reasons import Reason
 from toe_async.capture.targets import is_running
 from toe_async.capture.triggers import Fire, NotFired, Sample, Verdict, after_fire
 from toe_async.controllers.profilingconfig import accounting
@@ -31,6 +32,7 @@ from toe_async.controllers.profilingconfig.sentences import Outlook, conditions
 from toe_async.lib.clock import rfc3339
 
 HOLDER_GRACE = timedelta(seconds=30)  # for a holder's last write to arrive after its deadline
+BUSY_SECONDS = 30.0
 SOFT_SECONDS = 60.0  # D12: sentences and counts are brought up to date at most this often
 
 
@@ -95,7 +97,7 @@ def plan(seen: Observed) -> Plan:
         not_fired=dict(held),
         violations=tuple(violations),
         duplicates=duplicates,
-        recheck_seconds=_recheck(seen, urgent=urgent or soft == config.status),
+        recheck_seconds=_recheck(seen, urgent=urgent or soft == config.status, busy=Reason.BUSY in held),
     )
 
 
@@ -140,7 +142,7 @@ def _told_differently(old: ProfilingConfigStatus, new: ProfilingConfigStatus) ->
     return before != after or old.observed_generation != new.observed_generation
 
 
-def _recheck(seen: Observed, *, urgent: bool) -> float | None:
+def _recheck(seen: Observed, *, urgent: bool, busy: bool) -> float | None:
     """Seconds until this config has to be looked at again although nothing told us to."""
     waits: list[float] = []
     spec = seen.config.spec
@@ -150,6 +152,9 @@ def _recheck(seen: Observed, *, urgent: bool) -> float | None:
     open_rows = [row for row in seen.config.status.recent if not row.state.final and row.holder != seen.holder]
     if open_rows:
         waits.append(10.0)
+    if busy:
+        # The end of a capture of ours wakes whoever waits; one of another replica is seen by looking again.
+        waits.append(BUSY_SECONDS)
     if not urgent:
         since = (seen.now - seen.soft_written).total_seconds() if seen.soft_written else SOFT_SECONDS
         waits.append(max(0.0, SOFT_SECONDS - since))
