@@ -38,6 +38,7 @@ from toe_async.telemetry.metrics import OperatorMetrics
 
 _log = log.get(__name__)
 
+LEAST_WAIT_SECONDS = 0.001
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
@@ -211,7 +212,8 @@ class Delivery:
                     self._changed.clear()
                     wait = self._turn(tasks)
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(wait):
+                        # Rounding may leave a wait too short for the clock to show that it passed.
+                        async with asyncio.timeout(wait if wait is None else max(wait, LEAST_WAIT_SECONDS)):
                             await self._changed.wait()
 
     def _take(self, entry: SpoolEntry) -> None:
