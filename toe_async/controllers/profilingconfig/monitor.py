@@ -93,7 +93,8 @@ class MetricsMonitor:
             await self._poll(namespace)
             self._on_poll(namespace)
             # A new configuration may shorten the interval while we wait for the next poll.
-            while (left := began + self._demand.get(namespace, 30.0) - self._clock.monotonic()) > 0:
+            # Less than a millisecond is rounding, too short for the clock to show that it passed.
+            while (left := began + self._demand.get(namespace, 30.0) - self._clock.monotonic()) > 0.001:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._turn.wait()
