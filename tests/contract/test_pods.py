@@ -152,7 +152,8 @@ async def test_a_port_forward_opens_both_channels_and_carries_the_response(serve
     assert max(len(frame) for frame in frames) <= 32 * 1024 + 1
     body = b"".join(frame[1:] for frame in frames[2:]).partition(b"\r\n\r\n")[2]
     assert body == b"x" * 100_000
-    assert socket.close_code == 1006
+    # Mostly 1006, and on a busy real server now and then a clean 1000: a client may not read a meaning into it (D14).
+    assert socket.close_code in {1000, 1006}
 
 
 async def test_a_forward_lingers_a_second_after_the_pod_has_closed(server: Server) -> None:
