@@ -310,7 +310,7 @@ async def test_wrong_wall_clocks_do_no_harm(world: World, first: float, second: 
         last = world.server.writes[-1][0]
         one.link.down = True
         await asyncio.sleep(30)
-        assert last + 15 <= two.terms[0][0] <= last + 21.4
+        assert last + 15 <= two.terms[0][0] <= last + 21.6  # a late look, a jittered wait, three answers
 
 
 async def test_a_process_that_was_stopped_finds_its_fence_closed_at_once(world: World) -> None:
