@@ -9,27 +9,20 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from toe_async.apis.core import PodUsage, decode_pod_metrics_list
 from toe_async.apis.kinds import POD_METRICS
+from toe_async.controllers.profilingconfig.ledger import Sender
 from toe_async.kube.errors import ApiError, Forbidden, KubeError, NotFound
-from toe_async.kube.requests import Request, list_
+from toe_async.kube.requests import list_
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import OperatorMetrics
 
 _log = log.get("profilingconfig.monitor")
-
-
-class Sender(Protocol):
-    """Sends one request and returns the body."""
-
-    async def send(self, request: Request) -> bytes:
-        """Return the body of a successful answer, else raise KubeError."""
 
 
 @dataclass(frozen=True)

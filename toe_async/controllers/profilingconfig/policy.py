@@ -7,26 +7,19 @@ objects are read by name once a minute, more often while they are missing: an in
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from toe_async.apis.kinds import POLICIES, POLICY_BINDINGS
+from toe_async.controllers.profilingconfig.ledger import Sender
 from toe_async.kube.errors import Forbidden, KubeError, NotFound
-from toe_async.kube.requests import Request, get
+from toe_async.kube.requests import get
 from toe_async.telemetry import log
 
 POLICY_NAME = "toe-profilingconfig-author"
 _SETTLED_SECONDS = 60.0
 _MISSING_SECONDS = 5.0
 _log = log.get("profilingconfig.policy")
-
-
-class Sender(Protocol):
-    """Sends one request and returns the body."""
-
-    async def send(self, request: Request) -> bytes:
-        """Return the body of a successful answer, else raise KubeError."""
 
 
 class _BindingSpec(msgspec.Struct, rename="camel"):
