@@ -33,7 +33,8 @@ async def established(client: Client, name: str) -> None:
     async with asyncio.timeout(30):
         while True:
             crd = msgspec.json.decode(await client.send(requests.get(CRDS, None, name)))
-            held = {one["type"]: one for one in crd.get("status", {}).get("conditions", [])}
+            # A definition just made says `conditions: null`.
+            held = {one["type"]: one for one in crd.get("status", {}).get("conditions") or ()}
             assert "NonStructuralSchema" not in held, held["NonStructuralSchema"]["message"]
             if held.get("Established", {}).get("status") == "True":
                 return

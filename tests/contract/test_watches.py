@@ -109,6 +109,7 @@ async def test_the_server_ends_a_watch_after_its_timeout_with_a_bookmark_before(
 
 
 async def test_a_watch_from_before_the_history_gets_410_as_an_event(server: Server) -> None:
+    """And so does a list of then, once etcd has compacted: in the real server's first five minutes it has not."""
     definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     group = f"{server.namespace}.toe.run"
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
@@ -134,7 +135,8 @@ async def test_a_watch_from_before_the_history_gets_410_as_an_event(server: Serv
     assert found[0]["type"] == "ERROR"
     assert (status["kind"], status["code"], status["reason"]) == ("Status", 410, "Expired")
     assert status["message"].startswith("too old resource version: 1 (")
-    assert (past.status, past.body["reason"]) == (410, "Expired")
+    if past.status != 200 or not server.is_real:
+        assert (past.status, past.body["reason"]) == (410, "Expired")
 
 
 async def test_a_watch_can_be_seen_as_a_table(server: Server) -> None:
