@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from toe_async.collector import bodies, settings
 from toe_async.collector.auth import Gate, Sender
+from toe_async.collector.captures import Manifest
 from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import Refused, SettingsError, StoreError
 from toe_async.collector.index import Index
@@ -19,9 +19,9 @@ from toe_async.collector.ingest import Ingest
 from toe_async.collector.layout import Layout
 from toe_async.collector.listener import Listener, accepting, bind
 from toe_async.collector.reading import Reading
-from toe_async.collector.records import PRIVATE
 from toe_async.collector.replies import SAFE_HEADERS, refusal
 from toe_async.collector.settings import CollectorSettings, parse_address
+from toe_async.collector.storage import DirectoryStore
 from toe_async.collector.tls import Certificate
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock
@@ -55,17 +55,19 @@ class Service:
         self.settings, self.clock, self.metrics, self._root = wanted, clock, metrics, root
         self.health, self.layout, self._disk = Health(), Layout(wanted.config_dir), Disk()
         self.gate, self._index = gate, Index()
+        self.artifacts = DirectoryStore(root, self._disk)
         self.ingest = Ingest(
             settings=wanted,
             gate=gate,
             root=root,
             disk=self._disk,
             layout=self.layout,
-            index=self._index,
+            artifacts=self.artifacts,
+            stored=self._stored,
             clock=clock,
             metrics=metrics,
         )
-        self.reading = Reading(gate, self.ingest.storage, self._index, clock)
+        self.reading = Reading(gate, self.artifacts, self._index, clock)
         self.certificate: Certificate | None = None
         self._store_trouble: str | None = None
         self._probed_at = float("-inf")
@@ -75,7 +77,8 @@ class Service:
     async def prepare(self) -> None:
         """Put the store in order after whatever ended the last process."""
         await asyncio.to_thread(self.layout.reload)
-        finished, removed = await self.ingest.storage.recover()
+        finished = await self.artifacts.recover()
+        removed = await self.ingest.parts.recover()
         if finished or removed:
             _log.info("uploads of a dead process put in order", finished=finished, removed=removed)
         await self.ingest.records.load()
@@ -97,8 +100,8 @@ class Service:
                 await asyncio.sleep(wait)
 
     async def _read_manifests(self) -> None:
-        folders, count = self.ingest.storage.manifests(), 0
-        while (found := await self._disk.run(lambda: next(folders, None))) is not None:
+        count = 0
+        async for found in self.artifacts.manifests():
             self._index.add(found)
             count += len(found)
         _log.info("the store is read", artifacts=count)
@@ -126,7 +129,7 @@ class Service:
             return
         self._probed_at = self.clock.monotonic()
         try:
-            await self._disk.run(self._write_and_remove)
+            await self.artifacts.probe()
             await self.ingest.free_bytes()
             self._store_trouble = None
         except StoreError as failed:
@@ -140,11 +143,8 @@ class Service:
             troubles["certificate"] = self.certificate.trouble
         return [f"[!]{name}: {trouble}" for name, trouble in troubles.items() if trouble]
 
-    def _write_and_remove(self) -> None:
-        name = f"probe-{secrets.token_hex(8)}"
-        with self._root.enter((PRIVATE,)) as folder:
-            folder.write(name, b"")
-            folder.remove(name)
+    async def _stored(self, manifest: Manifest) -> None:
+        self._index.add([manifest])
 
 
 def build_app(service: Service) -> web.Application:

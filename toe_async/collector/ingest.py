@@ -7,24 +7,24 @@ records and files are told is serialised by capture, bodies are not: two uploads
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
 from toe_async.collector import bodies, captures, paths, upload
+from toe_async.collector.artifacts import Artifacts
 from toe_async.collector.auth import OPERATOR_AUDIENCE, Gate, bearer, capture_audience
 from toe_async.collector.captures import Capture, Manifest, Registration, State, Stored
 from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import Refused, StoreError
-from toe_async.collector.index import Index
 from toe_async.collector.layout import Layout
 from toe_async.collector.locks import KeyLocks
+from toe_async.collector.parts import Part, Parts
 from toe_async.collector.records import Records
 from toe_async.collector.replies import json_reply
 from toe_async.collector.settings import CollectorSettings
-from toe_async.collector.storage import Part, Storage
 from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import CollectorMetrics
@@ -47,14 +47,15 @@ class Ingest:
         root: Directory,
         disk: Disk,
         layout: Layout,
-        index: Index,
+        artifacts: Artifacts,
+        stored: Callable[[Manifest], Awaitable[None]],
         clock: Clock,
         metrics: CollectorMetrics,
     ) -> None:
         self._settings, self._limits, self._clock, self._metrics = settings, settings.limits, clock, metrics
-        self._gate, self._root, self._disk, self._layout, self._index = gate, root, disk, layout, index
-        self.records = Records(root, disk)
-        self.storage = Storage(root, disk)
+        self._gate, self._root, self._disk, self._layout = gate, root, disk, layout
+        self._artifacts, self._tell = artifacts, stored
+        self.records, self.parts = Records(root, disk), Parts(root, disk)
         self._locks = KeyLocks()
         self._under_way: defaultdict[str, dict[asyncio.Timeout, asyncio.Event]] = defaultdict(dict)
         self._uploads = 0
@@ -193,7 +194,7 @@ class Ingest:
         if isinstance(verdict, upload.Already):
             return 200, await self._manifest(verdict.record, leaf)
         with self._reservation(verdict.reserve) as written:
-            async with self.storage.part() as part:
+            async with self.parts.fresh() as part:
                 await self._receive(request, part, verdict.max_bytes, written)
                 self._check_digest(request, part)
                 return await self._commit(part, verdict.record, leaf)
@@ -223,10 +224,10 @@ class Ingest:
             waiting.append(piece)
             held += len(piece)
             if held >= _WRITE_AT_ONCE:
-                await self.storage.write(part, waiting)
+                await self.parts.write(part, waiting)
                 written(held)
                 waiting, held = [], 0
-        await self.storage.write(part, waiting)
+        await self.parts.write(part, waiting)
         if not part.size:
             raise Refused(400, "Empty", "an artifact without a byte is no artifact")
 
@@ -237,10 +238,10 @@ class Ingest:
             record = await self._registered(capture_id)
             if record.state is not State.OPEN:
                 raise Refused(403, record.state, "this capture was closed while the artifact came")
-            stored = await self.storage.commit(part, wanted)
+            stored = await self._artifacts.commit(part, wanted)
         if (stored.capture, stored.sha256) != (wanted.capture, wanted.sha256):
             raise Refused(409, "Taken", "another content is stored under this name and is never replaced")
-        self._index.add([stored])
+        await self._tell(stored)
         if stored is not wanted:
             return 200, stored
         self._metrics.bytes.inc(stored.size)
@@ -273,7 +274,7 @@ class Ingest:
         r = record.registration
         if leaf not in r.leaves:
             return None
-        held = await self.storage.find(record.directory, paths.file_name(r.pod, r.container, r.id, leaf))
+        held = await self._artifacts.find(record.directory, paths.file_name(r.pod, r.container, r.id, leaf))
         return held if held is not None and held.capture == r.id else None
 
     async def _manifest(self, record: Capture, leaf: str) -> Manifest:

@@ -11,12 +11,12 @@ from aiohttp import web
 
 from toe_async.apis.core import UserInfo
 from toe_async.collector import bodies
+from toe_async.collector.artifacts import Artifacts
 from toe_async.collector.auth import ARTIFACTS_GROUP, Gate, bearer
 from toe_async.collector.captures import Manifest
 from toe_async.collector.errors import Refused
 from toe_async.collector.index import LARGEST_PAGE, Index, Row
 from toe_async.collector.replies import SAFE_HEADERS, json_reply
-from toe_async.collector.storage import Storage
 from toe_async.lib.clock import Clock, parse_rfc3339
 from toe_async.lib.durations import parse_duration
 from toe_async.lib.names import is_dns1123_label
@@ -30,7 +30,7 @@ _log = log.get("collector.reading")
 class Reading:
     """The handlers. One per application."""
 
-    def __init__(self, gate: Gate, storage: Storage, index: Index, clock: Clock) -> None:
+    def __init__(self, gate: Gate, storage: Artifacts, index: Index, clock: Clock) -> None:
         self._gate, self._storage, self._index, self._clock = gate, storage, index, clock
         self.complete = False
         """Whether the index holds everything; until then a list would lie and is answered 503."""
@@ -96,10 +96,10 @@ class Reading:
             reply.headers["Content-Range"] = f"bytes {start}-{end - 1}/{held.size}"
         reply.content_length = end - start
         try:
-            async with self._storage.open(held) as fd:
+            async with self._storage.open(held) as reader:
                 await reply.prepare(request)
                 while start < end and request.method != "HEAD":
-                    piece = await self._storage.read(fd, start, min(_READ_AT_ONCE, end - start))
+                    piece = await reader.read(start, min(_READ_AT_ONCE, end - start))
                     if not piece:
                         raise ConnectionError("the artifact became shorter while it was read")
                     start += len(piece)
