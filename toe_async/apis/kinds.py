@@ -94,6 +94,7 @@ CRDS = Kind(
     namespaced=False,
     short_names=("crd", "crds"),
 )
+API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices", "APIService", namespaced=False)
 
 PROFILING_CONFIGS = Kind("profiling.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("pc", "prof"))
 BOLOMETER_CONFIGS = Kind("bolometer.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("bpc",))
