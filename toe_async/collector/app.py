@@ -206,7 +206,8 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         certificate = None
         if wanted.tls_cert is not None and wanted.tls_key is not None:
-            certificate = await asyncio.to_thread(Certificate, wanted.tls_cert, wanted.tls_key)
+            client_ca = wanted.client_ca.read_bytes if wanted.client_ca is not None else None
+            certificate = await asyncio.to_thread(Certificate, wanted.tls_cert, wanted.tls_key, client_ca)
         service = await stack.enter_async_context(running(wanted, client, clock, metrics))
         service.certificate = certificate
         host, port = await stack.enter_async_context(_served(build_app(service), wanted.listen, service, main=True))

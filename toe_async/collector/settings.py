@@ -24,6 +24,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     uploads: int = 512
     """Uploads at a time; one holds at most about 384 KiB of memory."""
     uploads_per_capture: int = 256
+    piece_bytes: int = 8 << 20
+    """Largest piece of an upload in pieces, the last one excepted."""
+    reserved_seconds: float = 60.0
+    """How long after its last request the declared rest of an upload in pieces stays set aside."""
     min_free_bytes: int = 64 << 20
     """Kept free for records and manifests: an upload that would go below it is answered 507."""
     review_seconds: float = 10.0
@@ -45,11 +49,18 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     listen: str = ":8443"
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    client_ca: Path | None = None
+    """PEM certificates; only clients with a certificate of one of them may connect. None: any client may."""
     insecure_http: bool = False
     """Plain HTTP; only on a loopback address."""
     config_dir: Path | None = None
     """The mounted ConfigMap; its file `dateFormat` is the layout of the date in storage paths."""
     max_artifact_bytes: int = 2 << 30
+    max_capture_bytes: int | None = None
+    """Of all artifacts of one capture; this and the next three: None is no limit, uploads under way are counted."""
+    max_namespace_bytes: int | None = None
+    max_namespace_artifacts: int | None = None
+    max_store_bytes: int | None = None
     metrics_address: str = ""
     """Where /metrics and the probes answer in plain HTTP besides the main address; empty: nowhere else."""
     limits: Limits = Limits()
@@ -94,9 +105,10 @@ def check(settings: CollectorSettings) -> None:
     address = parse_address(settings.listen)
     pair = settings.tls_cert, settings.tls_key
     if settings.insecure_http:
-        if pair != (None, None):
+        if (*pair, settings.client_ca) != (None, None, None):
             raise SettingsError(
-                "plain HTTP and a key pair exclude each other: drop --insecure-http or the --tls- flags"
+                "plain HTTP and certificates exclude each other: drop --insecure-http, or --tls-cert, --tls-key and "
+                "--client-ca"
             )
         if not address.loopback:
             raise SettingsError(
