@@ -1,0 +1,109 @@
+"""Errors and confirmations as `metav1.Status`, which is what every Kubernetes client prints and decides by.
+
+`reason` is the API's own word for a status code, so that clients that look for it find it; the collector's more exact
+word, where there is one, is the cause in `details`.
+"""
+
+from typing import Any
+
+from aiohttp import web
+
+from toe_async.collector.auth import ARTIFACTS_GROUP
+from toe_async.collector.errors import Refused
+from toe_async.collector.replies import json_reply
+
+RESOURCE = "artifacts"
+VERSION = "v1alpha1"
+API_VERSION = f"{ARTIFACTS_GROUP}/{VERSION}"
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    408: "Timeout",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class Invalid(Refused):
+    """422: one field of what was sent cannot be so; the message names it."""
+
+    def __init__(self, name: str, field: str, why: str, cause: str = "FieldValueInvalid") -> None:
+        super().__init__(422, "Invalid", f'Artifact.{ARTIFACTS_GROUP} "{name}" is invalid: {field}: {why}')
+        self.field, self.why, self.cause = field, why, cause
+
+
+def not_found(name: str) -> Refused:
+    """404 in the words that kubectl's users know."""
+    return Refused(404, "NotFound", f'{RESOURCE}.{ARTIFACTS_GROUP} "{name}" not found')
+
+
+def forbidden(user: str, verb: str, namespace: str, name: str, subresource: str) -> Refused:
+    """403 in the words that kubectl's users know: who, what, where."""
+    resource = f"{RESOURCE}/{subresource}" if subresource else RESOURCE
+    named = f' "{name}"' if name else ""
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    return Refused(
+        403,
+        "Forbidden",
+        f'{RESOURCE}.{ARTIFACTS_GROUP}{named} is forbidden: User "{user}" cannot {verb} resource "{resource}" in API '
+        f'group "{ARTIFACTS_GROUP}" {where}',
+    )
+
+
+def conflict(name: str, why: str) -> Refused:
+    """409: the object is not as the request supposes."""
+    return Refused(409, "Conflict", f'Operation cannot be fulfilled on {RESOURCE}.{ARTIFACTS_GROUP} "{name}": {why}')
+
+
+def failure(refused: Refused, name: str = "") -> dict[str, Any]:
+    """The Status of a refusal."""
+    reason = _REASONS.get(refused.status, refused.reason)
+    kind = "Artifact" if isinstance(refused, Invalid) else RESOURCE
+    details: dict[str, Any] = {"name": name} if name else {}
+    details |= {"group": ARTIFACTS_GROUP, "kind": kind}
+    if isinstance(refused, Invalid):
+        details["causes"] = [{"reason": refused.cause, "message": refused.why, "field": refused.field}]
+    elif refused.reason != reason:
+        details["causes"] = [{"reason": refused.reason, "message": refused.message}]
+    if refused.retry_after is not None:
+        details["retryAfterSeconds"] = refused.retry_after
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": refused.message,
+        "reason": reason,
+        "details": details,
+        "code": refused.status,
+    }
+
+
+def success(name: str, uid: str) -> dict[str, Any]:
+    """The Status of a deletion that is done."""
+    details = {"name": name, "group": ARTIFACTS_GROUP, "kind": RESOURCE, "uid": uid}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def refusal(refused: Refused, name: str = "") -> web.Response:
+    """Answer with an error."""
+    reply = json_reply(refused.status, failure(refused, name))
+    if refused.retry_after is not None:
+        reply.headers["Retry-After"] = str(refused.retry_after)
+    if refused.size is not None:
+        reply.headers["Content-Range"] = f"bytes */{refused.size}"
+    if refused.status == 401:
+        reply.headers["WWW-Authenticate"] = "Bearer"
+    return reply
