@@ -17,7 +17,8 @@ from toe_async.capture.targets import is_running, opted_in
 from toe_async.controllers.profilingconfig.accounting import find
 from toe_async.controllers.profilingconfig.accounts import Accounts
 from toe_async.controllers.profilingconfig.choosing import sink_of
-from toe_async.controllers.profilingconfig.facts import ConfigKey, Observed, Plan
+from toe_async.controllers.profilingconfig.claims import Claims
+from toe_async.controllers.profilingconfig.facts import ConfigKey, Observed, Plan, Start
 from toe_async.controllers.profilingconfig.ledger import KINDS, Ledger
 from toe_async.controllers.profilingconfig.matching import PodIndex
 from toe_async.controllers.profilingconfig.monitor import MetricsMonitor
@@ -78,7 +79,7 @@ class ProfilingConfigController:
         self._collector, self._max_captures = collector, max_captures
         self._memories: dict[ConfigKey, Memory] = {}
         self._latest: dict[ConfigKey, ProfilingConfig] = {}
-        self._reserved: dict[str, str] = {}  # capture id -> pod UID, while its claim is being written
+        self._claims = Claims()
         self._due: dict[ConfigKey, float] = {}
         self._waiting: dict[ConfigKey, None] = {}  # those with a pod that found no place, the longest waiting first
         self._demand_changed = asyncio.Event()
@@ -191,13 +192,16 @@ class ProfilingConfigController:
             # A new leader that judged by a policy it has not read would refuse, and cancel, everything.
             return Result(requeue_after=_SETTLE)
         memory = self._memory(key, config)
+        for start in self._claims.answered(key, config, self._views.holder, self._clock.now()):
+            self._begin(key, memory, start)
+        claimed = self._claims.taken(key)
         seen = self._views.observe(
             key,
             config,
             memory,
-            reserved=frozenset(self._reserved.values()),
+            reserved=frozenset(claimed.values()),
             running=self._runner.running,
-            free_captures=self._max_captures - len(self._runner.running | self._reserved.keys()),
+            free_captures=self._max_captures - len(self._runner.running | claimed.keys()),
         )
         return await self._apply(key, memory, seen, plan(seen))
 
@@ -211,27 +215,26 @@ class ProfilingConfigController:
         due = memory.soft_written is None or (seen.now - memory.soft_written).total_seconds() >= SOFT_SECONDS
         if decided.urgent or (due and decided.status != config.status):
             # From here to the answer other reconciles run: what is about to be claimed must look taken to them.
-            claims = {start.record.id: start.record.target.pod_uid for start in decided.starts}
             self._fence()
-            self._reserved |= claims
             try:
-                self._latest[key] = await self._ledger.write(key, config, decided.status)
+                with self._claims.writing(key, config, decided.starts):
+                    self._latest[key] = await self._ledger.write(key, config, decided.status)
             except NotFound:
                 return Result()
             except Conflict:
                 return Result(requeue_after=_AFTER_CONFLICT)
-            finally:
-                for id_ in claims:
-                    del self._reserved[id_]
             memory.soft_written = seen.now
             for start in decided.starts:
-                memory.started[start.record.target.pod_uid] = seen.now
-                self._runner.start(key, start)
+                self._begin(key, memory, start)
             for id_ in decided.lost:
                 if (row := find(decided.status, id_)) is not None:
                     self._accounts.tell_end(_reference(key, config), row)
         memory.histories = decided.histories
         return Result(requeue_after=decided.recheck_seconds)
+
+    def _begin(self, key: ConfigKey, memory: Memory, start: Start) -> None:
+        memory.started[start.record.target.pod_uid] = self._clock.now()
+        self._runner.start(key, start)
 
     def _cancel(self, config: ProfilingConfig, id_: str) -> None:
         row = find(config.status, id_)
@@ -274,6 +277,7 @@ class ProfilingConfigController:
         self._latest.pop(key, None)
         self._due.pop(key, None)
         self._waiting.pop(key, None)
+        self._claims.forget(key)
         self._runner.forget(key)
 
 

@@ -60,7 +60,7 @@ class Views:
     ) -> None:
         self._pods, self._nodes, self._namespaces, self._configs = pods, nodes, namespaces, configs
         self._index, self._usages, self._allow, self._clock = index, usages, allow, clock
-        self._holder, self._own_namespace = holder, own_namespace
+        self.holder, self._own_namespace = holder, own_namespace
         self._policy_problem, self._sink_answer, self._spool_problem = policy_problem, sink_answer, spool_problem
 
     def observe(
@@ -81,7 +81,7 @@ class Views:
         decision = self._allow.allow(sink_of(config.spec, self._allow.collector), key.namespace)
         return Observed(
             now=self._clock.now(),
-            holder=self._holder,
+            holder=self.holder,
             group=key.group,
             config=config,
             policy_problem=self._policy_problem(),
@@ -138,9 +138,9 @@ class Views:
 
     def _gone(self, config: ProfilingConfig) -> frozenset[str]:
         # Holders are pods only where this process is one itself and can see it; elsewhere deadlines must do.
-        if self._pods.store.get(Key(self._own_namespace, self._holder)) is None:
+        if self._pods.store.get(Key(self._own_namespace, self.holder)) is None:
             return frozenset()
-        others = {row.holder for row in config.status.recent if not row.state.final} - {self._holder}
+        others = {row.holder for row in config.status.recent if not row.state.final} - {self.holder}
         return frozenset(one for one in others if self._pods.store.get(Key(self._own_namespace, one)) is None)
 
 
