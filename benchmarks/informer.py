@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 LIMITS = (
-    "What limits it now: four tenths of our CPU is JSON decoding in one thread (every object is scanned whole, few fields "
-    "are kept), the rest is Python per object: splitting the stream, flattening, store and indexes.\nWhat a pod keeps is "
+    "What limits it now: four tenths of our CPU is JSON decoding in one thread (each object is scanned whole, few fields\n"
+    "are kept), the rest is Python per object: splitting the stream, flattening, store and indexes. What a pod keeps is\n"
     "its own strings and label map; the peak is the interpreter with its libraries."
 )
 OURS, MODELS, CLIENT_GO, STRIPPED = "toe-async", "kubernetes_asyncio", "client-go", "client-go, stripped"
