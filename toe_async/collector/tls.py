@@ -16,15 +16,23 @@ _log = log.get("collector.tls")
 Signature = tuple[tuple[int, int, int] | bytes, ...]
 
 
+class ServerContext(ssl.SSLContext):
+    """A context that tells whose clients it verifies: by it a handler knows which CA let a connection in."""
+
+    client_ca: bytes | None = None
+    """PEM certificates; None: no certificate was asked for."""
+
+
 class Certificate:
     """A key pair on disk, whose clients are let in, and the context made from both. Its methods block: use a thread.
 
     With `client_ca`, which returns PEM certificates each time it is asked, only clients with a certificate of one of
     them get through the handshake; with none in it, nobody does. The client's verified certificate is then
-    `request.transport.get_extra_info("peercert")`.
+    `request.transport.get_extra_info("peercert")`. While it returns None no certificate is asked for, and it is the
+    application's to say so.
     """
 
-    def __init__(self, cert: Path, key: Path, client_ca: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, cert: Path, key: Path, client_ca: Callable[[], bytes | None] | None = None) -> None:
         """Load all of it.
 
         Raises:
@@ -72,8 +80,8 @@ class Certificate:
         stats = tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in found)
         return (*stats, hashlib.sha256(authorities or b"").digest())
 
-    def _load(self, authorities: bytes | None) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    def _load(self, authorities: bytes | None) -> ServerContext:
+        context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         # An encrypted key would make OpenSSL ask at the terminal.
@@ -81,6 +89,7 @@ class Certificate:
         if authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             _trust(context, authorities)
+            context.client_ca = authorities
         return context
 
 

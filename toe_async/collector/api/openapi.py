@@ -62,9 +62,13 @@ def _texts(description: str) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": {"type": "string"}, "description": description}
 
 
+def _said(name: str) -> dict[str, str]:
+    return {"description": _FIELDS[name]} if name in _FIELDS else {}
+
+
 def _artifact() -> dict[str, Any]:
     manifest = schema_of(Manifest)
-    told = {name: schema | {"description": _FIELDS[name]} for name, schema in manifest["properties"].items()}
+    told = {name: schema | _said(name) for name, schema in manifest["properties"].items()}
     metadata = {name: _text(description) for name, description in _META.items()}
     metadata["creationTimestamp"] = _text("When it was stored.") | {"format": "date-time"}
     metadata["labels"] = _texts("Labels by which the pod was chosen; label selectors match these.")
@@ -126,7 +130,7 @@ def _paths(answer: Any) -> dict[str, Any]:
     def operation(action: str, name: str, kind: str, text: str) -> dict[str, Any]:
         return {
             "description": text,
-            "operationId": f"{name}ArtifactsToeRunV1alpha1{'Artifact'}",
+            "operationId": f"{name}ArtifactsToeRunV1alpha1Artifact",
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": _identity(KIND),
             **answer(kind),
