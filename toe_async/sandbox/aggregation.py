@@ -1,0 +1,295 @@
+"""API aggregation: groups and versions that somebody else serves, and whether they can be reached.
+
+For each APIService with a Service a check runs when it, its Service or its endpoints change, and again after a while.
+A check that failed on the network is repeated sooner, with growing waits. What a backend says about itself is kept for
+discovery; when it is away, the last word is told as stale.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from toe_async.lib.backoff import Backoff
+from toe_async.lib.clock import Clock, rfc3339
+from toe_async.lib.tasks import TaskOwner
+from toe_async.sandbox import apiservices, certificates, proxying
+from toe_async.sandbox.apiservices import LOCAL, PASSED, Backend, Condition, Served
+from toe_async.sandbox.certificates import KeyPair
+from toe_async.sandbox.endpoints import slices_of
+from toe_async.sandbox.proxying import Target
+from toe_async.sandbox.rbac import MASTERS, User
+from toe_async.sandbox.resources import APISERVICES, ENDPOINT_SLICES, SERVICES, Resource
+from toe_async.sandbox.status import JsonObject
+from toe_async.sandbox.store import Change, Key
+from toe_async.sandbox.verbs import Verbs
+from toe_async.telemetry import log
+
+_log = log.get(__name__)
+
+_PROBER = User("system:kube-aggregator", groups=(MASTERS,))
+_READER = User("system:aggregator")
+_DISCOVERY_SECONDS = 5.0
+_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+_LARGEST_DOCUMENT = 4 << 20
+"""Bytes of a backend's discovery or OpenAPI index that are read."""
+_LARGEST_CACHE = 64
+"""TLS contexts kept; one for each bundle in use."""
+
+
+class Aggregator:
+    """Knows the backends, checks them and passes requests on to them. Made by `aggregating`."""
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        clock: Clock,
+        rng: random.Random,
+        session: aiohttp.ClientSession,
+        front_proxy: KeyPair,
+        *,
+        request_seconds: float,
+        check_seconds: float,
+    ) -> None:
+        self._verbs = verbs
+        self._store = verbs.store
+        self._clock = clock
+        self._rng = rng
+        self._session = session
+        self._front_proxy = front_proxy
+        self._request_seconds = request_seconds
+        self._check_seconds = check_seconds
+        self._contexts: dict[tuple[bytes, bool], ssl.SSLContext] = {}
+        self._served: dict[str, Served] = {}
+        self._due: dict[str, float] = {}
+        self._waits: dict[str, Backoff] = {}
+        self._woken = asyncio.Event()
+        self._store.listeners.append(self._note)
+
+    def find(self, group: str, version: str) -> Backend | None:
+        """The backend of a group and version; None when they are served here, or not at all."""
+        item = self._store.get(APISERVICES, Key("", f"{version}.{group}"))
+        return None if item is None else apiservices.backend(item.obj)
+
+    def served(self) -> list[Served]:
+        """What discovery tells, by the priorities of groups and versions."""
+        found = []
+        for item in self._store.collection(APISERVICES).items.values():
+            if (one := apiservices.backend(item.obj)) is not None:
+                held = self._served.get(one.name)
+                resources, fresh, openapi = (held.resources, held.fresh, held.openapi) if held else ([], False, False)
+                found.append(Served(one, resources, fresh, openapi))
+        return sorted(found, key=lambda held: (-held.backend.group_priority, held.backend.group,
+                                               -held.backend.version_priority, held.backend.version))  # fmt: skip
+
+    async def proxy(
+        self, request: web.Request, one: Backend, user: User, *, long_running: bool = False, discovery: bool = False
+    ) -> web.StreamResponse:
+        """Pass an authorized request on. Raises as `proxying.forward` does."""
+        item = self._store.get(APISERVICES, Key("", one.name))
+        if item is None or not apiservices.available(item.obj):
+            return proxying.unavailable("service unavailable")
+        target = await self._target(one)
+        if target is None:
+            return proxying.unavailable("service unavailable")
+        seconds = min(_DISCOVERY_SECONDS, self._request_seconds) if discovery else self._request_seconds
+        return await proxying.forward(request, self._session, target, user, None if long_running else seconds)
+
+    async def run(self) -> None:
+        """Check what is due until cancelled."""
+        while True:
+            now = self._clock.monotonic()
+            async with asyncio.TaskGroup() as group:
+                for name in [name for name, due in self._due.items() if due <= now]:
+                    self._due[name] = now + self._check_seconds
+                    group.create_task(self._check(name), name=f"check {name}")
+            next_due = min(self._due.values(), default=None)
+            try:
+                async with asyncio.timeout(None if next_due is None else max(0.0, next_due - self._clock.monotonic())):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+            self._woken.clear()
+
+    def _note(self, resource: Resource, change: Change) -> None:
+        key, obj = change.item.key, change.item.obj
+        if resource is APISERVICES:
+            if change.type == "DELETED":
+                self._served.pop(key.name, None)
+                self._due.pop(key.name, None)
+                self._waits.pop(key.name, None)
+            elif change.old is None or change.old.obj["spec"] != obj["spec"]:
+                self._wake(key.name)
+        elif resource is SERVICES:
+            self._wake_users(key)
+        elif resource is ENDPOINT_SLICES:
+            labels = obj["metadata"].get("labels") or {}
+            self._wake_users(Key(key.namespace, labels.get(apiservices.SERVICE_LABEL, "")))
+
+    def _wake_users(self, service: Key) -> None:
+        for item in self._store.collection(APISERVICES).items.values():
+            reference = item.obj["spec"].get("service") or {}
+            if (reference.get("namespace"), reference.get("name")) == service:
+                self._wake(item.key.name)
+
+    def _wake(self, name: str) -> None:
+        self._due[name] = 0.0
+        self._woken.set()
+
+    async def _check(self, name: str) -> None:
+        item = self._store.get(APISERVICES, Key("", name))
+        if item is None:
+            self._due.pop(name, None)
+            return
+        one = apiservices.backend(item.obj)
+        if one is None:
+            self._served.pop(name, None)
+            self._write(name, LOCAL)
+            return
+        found = apiservices.obstacle(one, *self._held(one)) or await self._probe(one)
+        self._write(name, found)
+        waits = self._waits.setdefault(name, Backoff(0.05, self._check_seconds, jitter=0.1, rng=self._rng.random))
+        if found.reason == "FailedDiscoveryCheck":
+            self._due[name] = min(self._due.get(name, 0.0), self._clock.monotonic() + waits.next())
+        else:
+            waits.reset()
+        known = found.status == "True" and await self._discover(one)
+        if not known and (held := self._served.get(name)) is not None:
+            self._served[name] = msgspec.structs.replace(held, fresh=False)
+
+    def _write(self, name: str, found: Condition) -> None:
+        def change(obj: JsonObject) -> JsonObject:
+            status = obj.get("status") or {}
+            held = [one for one in status.get("conditions") or () if one["type"] == "Available"]
+            said = {"type": "Available", **msgspec.structs.asdict(found)}
+            kept = bool(held) and held[0]["status"] == found.status
+            since = held[0]["lastTransitionTime"] if kept else rfc3339(self._clock.now())
+            return {**obj, "status": {**status, "conditions": [{**said, "lastTransitionTime": since}]}}
+
+        self._verbs.write_status(APISERVICES, Key("", name), change)
+
+    def _held(self, one: Backend) -> tuple[JsonObject | None, list[JsonObject]]:
+        at = Key(one.namespace, one.service)
+        service = self._store.get(SERVICES, at)
+        return (None if service is None else service.obj), [item.obj for item in slices_of(self._verbs, at)]
+
+    async def _target(self, one: Backend, *, verified: bool = True) -> Target | None:
+        """A random endpoint; None without one or when the caBundle holds no certificate."""
+        found = apiservices.addresses(one, *self._held(one))
+        if not found:
+            return None
+        verified = verified and one.verified
+        held = (one.authority if verified else b"", verified)
+        if held not in self._contexts:
+            try:
+                context = await asyncio.to_thread(
+                    certificates.proxy_context, self._front_proxy, held[0], verified=verified
+                )
+            except ValueError:  # ssl.SSLError is one
+                return None
+            if len(self._contexts) >= _LARGEST_CACHE:
+                self._contexts.clear()
+            self._contexts[held] = context
+        address, port = self._rng.choice(found)
+        return Target(address, port, one.server_name, self._contexts[held])
+
+    async def _probe(self, one: Backend) -> Condition:
+        """Ask for the discovery document. The certificate is not verified here, as in the real check."""
+        target = await self._target(one, verified=False)
+        if target is None:
+            message = f'no endpoints available for service "{one.service}"'
+            return Condition("False", "FailedDiscoveryCheck", message)
+        url = target.url(f"/apis/{one.group}/{one.version}")
+        said = f"failing or missing response from {url}: "
+        try:
+            status, _ = await self._get(target, url.raw_path, _PROBER, "application/json")
+        except TimeoutError:
+            return Condition("False", "FailedDiscoveryCheck", f"{said}context deadline exceeded")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Condition("False", "FailedDiscoveryCheck", f"{said}{error}")
+        if not 200 <= status < 300:
+            return Condition("False", "FailedDiscoveryCheck", f"{said}bad status from {url}: {status}")
+        return PASSED
+
+    async def _discover(self, one: Backend) -> bool:
+        """Ask what the backend serves; returns whether that is known now."""
+        target = await self._target(one)
+        if target is None:
+            return False
+        try:
+            resources = await self._resources(target, one)
+            status, raw = await self._get(target, "/openapi/v3", _READER, "application/json")
+            paths = msgspec.json.decode(raw)["paths"] if status == 200 else {}
+        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("an aggregated API does not say what it serves", apiservice=one.name, error=repr(error))
+            return False
+        self._served[one.name] = Served(one, resources, True, f"apis/{one.group}/{one.version}" in paths)
+        return True
+
+    async def _resources(self, target: Target, one: Backend) -> list[JsonObject]:
+        status, raw = await self._get(target, "/apis", _PROBER, _DISCOVERY)
+        body = msgspec.json.decode(raw) if status == 200 else {}
+        if body.get("kind") == "APIGroupDiscoveryList":
+            for group in body["items"]:
+                for version in group["versions"]:
+                    if (group["metadata"]["name"], version["version"]) == (one.group, one.version):
+                        found: list[JsonObject] = version.get("resources") or []
+                        return found
+        status, raw = await self._get(target, f"/apis/{one.group}/{one.version}", _PROBER, "application/json")
+        if status != 200:
+            raise ValueError(f"discovery answers {status}")
+        body = msgspec.json.decode(raw)
+        return apiservices.described(body.get("resources") or [], one.group, one.version)
+
+    async def _get(self, target: Target, path: str, user: User, accept: str) -> tuple[int, bytes]:
+        headers = proxying.identity(user)
+        headers["Accept"] = accept
+        async with (
+            asyncio.timeout(_DISCOVERY_SECONDS),
+            self._session.get(
+                target.url(path),
+                headers=headers,
+                allow_redirects=False,
+                ssl=target.context,
+                server_hostname=target.server_name,
+            ) as answer,
+        ):
+            raw = bytearray()
+            async for piece in answer.content.iter_any():
+                raw += piece
+                if len(raw) > _LARGEST_DOCUMENT:
+                    raise ValueError(f"{path} has more than {_LARGEST_DOCUMENT} bytes")
+            return answer.status, bytes(raw)
+
+
+@asynccontextmanager
+async def aggregating(
+    verbs: Verbs,
+    clock: Clock,
+    rng: random.Random,
+    front_proxy: KeyPair,
+    on_error: Callable[[str, BaseException], None],
+    *,
+    request_seconds: float,
+    check_seconds: float,
+) -> AsyncIterator[Aggregator]:
+    """An aggregator whose checks run until the context is left; `on_error` hears when they end before."""
+    # A connection serves one request: nothing is ever sent on one that its backend has just closed.
+    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
+    # Headers are the client's own, and a packed body stays packed.
+    skipped = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, auto_decompress=False, skip_auto_headers=skipped
+    ) as session:
+        aggregator = Aggregator(
+            verbs, clock, rng, session, front_proxy, request_seconds=request_seconds, check_seconds=check_seconds
+        )
+        async with TaskOwner(on_error) as tasks:
+            tasks.start(aggregator.run(), name="sandbox aggregation")
+            yield aggregator
