@@ -34,7 +34,7 @@ _META = (
     f"default-src 'none'; script-src {_source(_SCRIPT)}; style-src {_source(_STYLE)}; img-src data:; base-uri 'none'; "
     "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-CSP = f"{_META}; frame-ancestors 'none'; sandbox allow-scripts allow-downloads allow-modals"
+CSP = f"{_META}; frame-ancestors 'none'; sandbox allow-scripts allow-downloads"
 """The Content-Security-Policy header to serve the page with: a place of its own without an origin, nothing allowed but
 its own script and style. The file carries the same policy for whoever opens it from disk."""
 
