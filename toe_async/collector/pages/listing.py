@@ -1,0 +1,360 @@
+"""The list: what was captured, newest first, with everything one may do with it one step away."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+
+from msgspec import Struct
+
+from toe_async.collector.pages import sparkline, wording
+from toe_async.collector.pages.artifacts import Artifact, Capture, Listing, by_capture
+from toe_async.collector.pages.filters import PAGE_SIZES, SPANS, Filters
+from toe_async.collector.pages.html import Element, Node, tag
+from toe_async.collector.pages.shell import a, address, button, div, form, h1, h2, input_, p, span
+
+_article, _datalist, _details, _fieldset, _label = map(tag, ("article", "datalist", "details", "fieldset", "label"))
+_legend, _li, _nav, _ol, _option, _section = map(tag, ("legend", "li", "nav", "ol", "option", "section"))
+_select, _summary, _svg, _time, _ul = map(tag, ("select", "summary", "svg", "time", "ul"))
+
+_WORDS = {
+    "q": "Search",
+    "run": "Run",
+    "pod": "Pod",
+    "kind": "Kind",
+    "tool": "Tool",
+    "leaf": "File",
+    "last": "Last",
+    "since": "From",
+    "until": "To",
+}
+_SUGGESTED = {"run": "run", "pod": "pod", "kind": "kind", "tool": "tool", "leaf": "leaf"}
+_MOST_SUGGESTED = 50
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """All that the list depends on."""
+
+    filters: Filters
+    namespaces: Sequence[str]
+    listing: Listing
+    now: datetime
+
+
+def content(shown: Shown) -> Node:
+    """The list's page."""
+    captures = by_capture(shown.listing.artifacts)
+    return [h1("Captures", cls="for-readers"), _find(shown), _chips(shown), _body(shown, captures)]
+
+
+def choose_namespace(filters: Filters, namespaces: Sequence[str]) -> Node:
+    """The page before the list, for whoever may see some namespaces and not all."""
+    found = _ul([_li(a(one, href=Filters(namespace=one).address())) for one in namespaces], cls="namespaces")
+    return div(
+        h1("Choose a namespace"),
+        found if namespaces else p("None that you may list holds a capture yet. If you know one, name it.", cls="said"),
+        form(
+            _label("Namespace", for_="namespace"),
+            input_(id="namespace", name="namespace", value=filters.namespace, required=True, maxlength=63),
+            button("Show", cls="primary"),
+            method="get",
+            action="/",
+        ),
+        cls="notice",
+    )
+
+
+def _body(shown: Shown, captures: Sequence[Capture]) -> Node:
+    if not captures:
+        return _empty(shown)
+    rows = _Rows(shown, captures)
+    return [
+        _count(shown, captures),
+        rows.symbols(),
+        form(rows.days(), _compare_bar(), method="get", action="/ui/compare", id="pick"),
+        _pager(shown),
+    ]
+
+
+class _Rows:
+    """The captures of a page, which share the drawings of their series."""
+
+    def __init__(self, shown: Shown, captures: Sequence[Capture]) -> None:
+        self._shown, self._captures = shown, captures
+        self._series = sparkline.series(shown.listing.artifacts)
+        self._names = {key: f"s{number}" for number, key in enumerate(self._series)}
+
+    def symbols(self) -> Element:
+        """The lines of all series, drawn once."""
+        lines = [sparkline.symbol(self._names[key], one) for key, one in self._series.items()]
+        return _svg(lines, cls="symbols", aria_hidden="true", width=0, height=0)
+
+    def days(self) -> Iterator[Element]:
+        """The captures under the day they happened."""
+        for day, captures in groupby(self._captures, key=lambda one: wording.day(one.first.at)):
+            yield _section(h2(day, cls="day"), _ol([self._capture(one) for one in captures], cls="captures"))
+
+    def _capture(self, capture: Capture) -> Element:
+        one, facts = capture.first, capture.first.facts
+        return _li(
+            _article(
+                div(
+                    _time(wording.clock(one.at), datetime=wording.machine(one.at), title=wording.moment(one.at)),
+                    span(wording.age(one.at, self._shown.now), cls="age"),
+                    cls="when",
+                ),
+                div(
+                    div(
+                        span(facts.pod or "unknown pod", cls="pod"),
+                        span(facts.container, cls="container") if facts.container else None,
+                        cls="target",
+                    ),
+                    div(
+                        self._narrowing("namespace", one.namespace) if not self._shown.filters.namespace else None,
+                        self._narrowing("run", facts.run),
+                        self._narrowing("kind", facts.kind),
+                        self._narrowing("tool", facts.tool),
+                        cls="facets",
+                    ),
+                    p(
+                        span(facts.reason, cls="reason") if facts.reason else None,
+                        " ",
+                        span(facts.trigger, cls="trigger"),
+                        cls="why",
+                    )
+                    if facts.reason or facts.trigger
+                    else None,
+                    cls="what",
+                ),
+                _ul([self._artifact(held) for held in capture.artifacts], cls="artifacts"),
+                cls="capture",
+            )
+        )
+
+    def _narrowing(self, field: str, value: str) -> Element | None:
+        if not value:
+            return None
+        here = getattr(self._shown.filters, field) == value
+        return (
+            span(value)
+            if here
+            else a(value, href=self._shown.filters.address(**{field: value}), title=f"Only this {field}")
+        )
+
+    def _artifact(self, one: Artifact) -> Element:
+        facts = one.facts
+        of = f"{facts.leaf} of {facts.pod}, {wording.clock(one.at)}"
+        return _li(
+            input_(type="checkbox", name="pick", value=one.key, aria_label=f"Compare {of}")
+            if one.is_profile
+            else span(cls="no-pick"),
+            a(facts.leaf, href=address(one), cls="open", aria_label=of),
+            span("held", cls="held", title=one.held) if one.held else None,
+            self._spark(one),
+            span(wording.size(facts.size), cls="size", title=f"{facts.size} bytes"),
+            span(
+                [
+                    a("Flame", href=address(one, "flame"), cls="flame", aria_label=f"Flame graph of {of}"),
+                    a("Top", href=address(one, "top"), cls="top", aria_label=f"Top functions of {of}"),
+                ]
+                if one.is_profile
+                else None,
+                a("Download", href=address(one, "content"), cls="get", aria_label=f"Download {of}"),
+                cls="acts",
+            ),
+            cls="artifact",
+        )
+
+    def _spark(self, one: Artifact) -> Element:
+        of = self._series.get(one.series)
+        if of is None:
+            return span(cls="spark")
+        text = (
+            f"Size over {len(of.members)} captures: {wording.size(of.smallest)} to {wording.size(of.largest)}, "
+            f"this one {wording.size(one.facts.size)}"
+        )
+        return sparkline.mark(self._names[one.series], of, one, text)
+
+
+def _find(shown: Shown) -> Element:
+    filters = shown.filters
+    narrowed = {name for name in filters.active if name != "q"}
+    return form(
+        div(
+            _namespace_field(shown),
+            div(
+                _label("Search", for_="q", cls="for-readers"),
+                input_(
+                    type="search",
+                    id="q",
+                    name="q",
+                    value=filters.q,
+                    maxlength=253,
+                    autocomplete="off",
+                    placeholder="Pod, run, file, node, reason or trigger",
+                    spellcheck="false",
+                ),
+                cls="search",
+            ),
+            button("Search", cls="primary"),
+            cls="line",
+        ),
+        _details(
+            _summary("Filters", span(len(narrowed), cls="count") if narrowed else None),
+            _fieldset(
+                _legend("Only captures with", cls="for-readers"),
+                [_text_field(shown, name) for name in _SUGGESTED],
+                cls="grid",
+            ),
+            _fieldset(
+                _legend("Only captures between", cls="for-readers"),
+                _choice("last", "Within the last", {"": "any time", **SPANS}, filters.last),
+                _instant("since", "From (UTC)", filters.since),
+                _instant("until", "To (UTC)", filters.until),
+                _choice("limit", "Artifacts a page", {str(n): f"{n:,}" for n in PAGE_SIZES}, str(filters.limit)),
+                div(
+                    button("Apply", cls="primary"),
+                    a("Clear", href=Filters(namespace=filters.namespace).address(), cls="button"),
+                    cls="end",
+                ),
+                cls="grid",
+            ),
+            open=bool(narrowed),
+        ),
+        method="get",
+        action="/",
+        role="search",
+        cls="find",
+    )
+
+
+def _namespace_field(shown: Shown) -> Element:
+    current = shown.filters.namespace
+    label = _label("Namespace", for_="namespace", cls="for-readers")
+    if not shown.namespaces:
+        box = input_(id="namespace", name="namespace", value=current, placeholder="Namespace", maxlength=63)
+        return div(label, box, cls="namespace")
+    names = list(shown.namespaces) + ([current] if current and current not in shown.namespaces else [])
+    options = [_option("All namespaces", value="", selected=not current)]
+    options += [_option(one, value=one, selected=one == current) for one in names]
+    return div(label, _select(options, id="namespace", name="namespace"), cls="namespace")
+
+
+def _text_field(shown: Shown, name: str) -> Element:
+    seen = sorted({getattr(one.facts, _SUGGESTED[name]) for one in shown.listing.artifacts} - {""})
+    return div(
+        _label(_WORDS[name], for_=f"f-{name}"),
+        input_(
+            id=f"f-{name}",
+            name=name,
+            value=getattr(shown.filters, name),
+            list=f"seen-{name}",
+            maxlength=253,
+            autocomplete="off",
+            spellcheck="false",
+        ),
+        _datalist([_option(value=one) for one in seen[:_MOST_SUGGESTED]], id=f"seen-{name}"),
+    )
+
+
+def _choice(name: str, words: str, options: Mapping[str, str], chosen: str) -> Element:
+    return div(
+        _label(words, for_=f"f-{name}"),
+        _select(
+            [_option(text, value=value, selected=value == chosen) for value, text in options.items()],
+            id=f"f-{name}",
+            name=name,
+        ),
+    )
+
+
+def _instant(name: str, words: str, value: str) -> Element:
+    return div(
+        _label(words, for_=f"f-{name}"),
+        input_(type="datetime-local", id=f"f-{name}", name=name, value=value.removesuffix("Z"), step=1),
+    )
+
+
+def _chips(shown: Shown) -> Node:
+    active = shown.filters.active
+    if not active:
+        return None
+    chips = [
+        _li(
+            a(
+                f"{_WORDS[name]}: {SPANS.get(value, value) if name == 'last' else value}",
+                span("\N{MULTIPLICATION SIGN}", aria_hidden="true", cls="x"),
+                href=shown.filters.address(**{name: ""}),
+                aria_label=f"Remove the filter {_WORDS[name]}: {value}",
+            )
+        )
+        for name, value in active.items()
+    ]
+    return _ul(chips, cls="chips", aria_label="Filters in force")
+
+
+def _count(shown: Shown, captures: Sequence[Capture]) -> Element:
+    artifacts, listing = len(shown.listing.artifacts), shown.listing
+    whole = not listing.continue_ and not shown.filters.continue_
+    words = [f"{_many(len(captures), 'capture')}, {_many(artifacts, 'artifact')}"]
+    if shown.filters.continue_:
+        words.append("a later page")
+    if listing.remaining:
+        words.append(f"{listing.remaining:,} more")
+    elif not whole and listing.continue_:
+        words.append("more on the next page")
+    if listing.unreadable:
+        words.append(f"{_many(listing.unreadable, 'object')} could not be read")
+    return p(" · ".join(words), cls="status", role="status")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _compare_bar() -> Element:
+    return div(
+        span("Tick two profiles to see what changed between them.", cls="picked", aria_live="polite"),
+        button("Compare", cls="primary"),
+        cls="compare",
+    )
+
+
+def _pager(shown: Shown) -> Element | None:
+    filters, more = shown.filters, shown.listing.continue_
+    if not more and not filters.continue_:
+        return None
+    return _nav(
+        a("Newest", href=filters.address(), cls="button newest") if filters.continue_ else None,
+        a("Older", href=filters.address(continue_=more), cls="button older") if more else None,
+        cls="pager",
+        aria_label="Pages",
+    )
+
+
+def _empty(shown: Shown) -> Element:
+    filters = shown.filters
+    where = f"in {filters.namespace}" if filters.namespace else "in any namespace"
+    if shown.listing.unreadable:
+        said = f"{_many(shown.listing.unreadable, 'object')} on this page could not be read as artifacts."
+    elif filters.continue_:
+        said = "There is nothing older."
+    elif filters.active:
+        said = f"No capture {where} fits these filters."
+    else:
+        said = f"Nothing has been captured {where} yet. What is captured shows up here by itself."
+    return div(
+        h2("Nothing to show"),
+        p(said, cls="said", role="status"),
+        p(
+            a("Newest captures", href=filters.address(), cls="button primary") if filters.continue_ else None,
+            a("Older", href=filters.address(continue_=shown.listing.continue_), cls="button")
+            if shown.listing.continue_
+            else None,
+            a("Drop the filters", href=Filters(namespace=filters.namespace).address(), cls="button primary")
+            if filters.active
+            else None,
+            a("All namespaces", href=filters.address(namespace=""), cls="button") if filters.namespace else None,
+            cls="ways",
+        ),
+        cls="notice empty",
+    )

@@ -1,0 +1,187 @@
+"""The functions that cost most, as a table that can be sorted and searched by links and a form."""
+
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from toe_async.collector.errors import Refused
+from toe_async.collector.pages import wording
+from toe_async.collector.pages.artifacts import Artifact
+from toe_async.collector.pages.detail import crumbs
+from toe_async.collector.pages.html import Element, Node, tag
+from toe_async.collector.pages.shell import a, address, button, div, form, h1, input_, p, span
+
+_label, _meter, _nav, _table, _tbody = map(tag, ("label", "meter", "nav", "table", "tbody"))
+_td, _th, _thead, _tr = map(tag, ("td", "th", "thead", "tr"))
+
+MOST_ROWS = 500
+_DURATIONS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns"))
+
+
+class SampleType(Struct, frozen=True):
+    """What a profile's values are, and their unit."""
+
+    type: str
+    unit: str = ""
+
+
+class Row(Struct, frozen=True):
+    """One function: what it cost itself, and with what it called."""
+
+    function: str
+    flat: int
+    cumulative: int
+
+
+class Top(Struct, frozen=True):
+    """What the library answers for `as=top`."""
+
+    kind: SampleType
+    total: int
+    rows: tuple[Row, ...]
+    types: tuple[SampleType, ...] = ()
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """How the table is asked for."""
+
+    sample: str = ""
+    by: str = "flat"
+    q: str = ""
+
+    def address(self, one: Artifact, **changes: str) -> str:
+        """The table asked for in another way."""
+        fields = {"sample": self.sample, "by": self.by, "q": self.q, **changes}
+        if fields["by"] == "flat":
+            fields["by"] = ""
+        kept = {key: value for key, value in fields.items() if value}
+        return address(one, "top") + ("?" + urlencode(kept) if kept else "")
+
+
+_decode = msgspec.json.Decoder(Top).decode
+
+
+def read(body: bytes) -> Top:
+    """Read the library's answer.
+
+    Raises:
+        Refused: 500 it is none.
+    """
+    try:
+        return _decode(body)
+    except msgspec.DecodeError as bad:
+        raise Refused(500, "NotATable", "the renderer's answer cannot be read") from bad
+
+
+def content(one: Artifact, top: Top, wanted: Wanted) -> Node:
+    """The table's page."""
+    needle = wanted.q.casefold()
+    fitting = [row for row in top.rows if needle in row.function.casefold()]
+    fitting.sort(key=lambda row: row.cumulative if wanted.by == "cumulative" else row.flat, reverse=True)
+    shown = fitting[:MOST_ROWS]
+    unit = top.kind.unit
+    return [
+        crumbs(one, "Top functions"),
+        h1("Top functions"),
+        p(f"{one.facts.leaf} · {one.facts.pod} · {wording.moment(one.at)}", cls="lead"),
+        div(
+            _samples(one, top, wanted),
+            form(
+                input_(type="hidden", name="sample", value=wanted.sample) if wanted.sample else None,
+                input_(type="hidden", name="by", value=wanted.by) if wanted.by != "flat" else None,
+                _label("Function", for_="q", cls="for-readers"),
+                input_(
+                    type="search",
+                    id="q",
+                    name="q",
+                    value=wanted.q,
+                    placeholder="Function",
+                    maxlength=253,
+                    autocomplete="off",
+                    spellcheck="false",
+                ),
+                button("Search"),
+                method="get",
+                action=address(one, "top"),
+                role="search",
+                cls="inline",
+            ),
+            a("Flame graph", href=_flame(one, wanted), cls="button primary flame"),
+            cls="tools",
+        ),
+        p(
+            f"{len(fitting):,} functions, {_value(top.total, unit)} of {top.kind.type} in all",
+            f", the first {MOST_ROWS:,} shown" if len(fitting) > MOST_ROWS else None,
+            cls="status",
+            role="status",
+        ),
+        _table(
+            _thead(
+                _tr(
+                    _sorted(one, wanted, "flat", "Flat"),
+                    _sorted(one, wanted, "cumulative", "Cumulative"),
+                    _th("Function", scope="col"),
+                )
+            ),
+            _tbody([_row(row, top.total, unit) for row in shown]),
+            cls="tops",
+        )
+        if shown
+        else p("No function fits.", cls="said"),
+    ]
+
+
+def _samples(one: Artifact, top: Top, wanted: Wanted) -> Element | None:
+    names = [each.type for each in top.types]
+    if len(names) < 2:
+        return None
+    links = [
+        span(name, cls="here", aria_current="true")
+        if name == top.kind.type
+        else a(name, href=wanted.address(one, sample=name))
+        for name in names
+    ]
+    return _nav(links, cls="samples", aria_label="Sample type")
+
+
+def _flame(one: Artifact, wanted: Wanted) -> str:
+    return address(one, "flame") + ("?" + urlencode({"sample": wanted.sample}) if wanted.sample else "")
+
+
+def _sorted(one: Artifact, wanted: Wanted, by: str, words: str) -> Element:
+    here = wanted.by == by
+    return _th(
+        words if here else a(words, href=wanted.address(one, by=by)),
+        span(" ↓", aria_hidden="true") if here else None,
+        scope="col",
+        cls="number",
+        colspan=2,
+        aria_sort="descending" if here else None,
+    )
+
+
+def _row(row: Row, total: int, unit: str) -> Element:
+    return _tr(
+        _td(_value(row.flat, unit), cls="number"),
+        _td(_share(row.flat, total), cls="number share"),
+        _td(_value(row.cumulative, unit), cls="number"),
+        _td(_share(row.cumulative, total), cls="number share"),
+        _td(
+            _meter(value=abs(row.cumulative), max=max(abs(total), 1), aria_hidden="true"),
+            span(row.function, cls="function"),
+        ),
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _value(value: int, unit: str) -> str:
+    if unit == "bytes" and value >= 0:
+        return wording.size(value)
+    if unit == "nanoseconds":
+        scale, name = next((one for one in _DURATIONS if abs(value) >= one[0]), (1, "ns"))
+        return f"{value / scale:.3g} {name}" if abs(value) < 1000 * scale else f"{value / scale:,.0f} {name}"
+    return f"{value:,}"
