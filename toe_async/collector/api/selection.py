@@ -32,6 +32,16 @@ class Selection(Struct, frozen=True):
     limit: int
     after: str
 
+    @property
+    def name(self) -> str:
+        """The one name that is wanted, or ""; an API server checks the right for this name then."""
+        return next((one.value for one in self.query.fields if one.equal and one.path == "metadata.name"), "")
+
+    def holds_instant(self, stored_at: datetime) -> bool:
+        """Whether something stored then is within `since` and `until`."""
+        since, until = self.query.since, self.query.until
+        return (since is None or since <= stored_at) and (until is None or stored_at < until)
+
 
 def selection(namespace: str, asked: Mapping[str, str], now: datetime) -> Selection:
     """Read a list's query string; `since` and `until` are instants or spans back from `now`.

@@ -92,8 +92,9 @@ def failure(refused: Refused, name: str = "") -> dict[str, Any]:
 
 
 def success(name: str, uid: str) -> dict[str, Any]:
-    """The Status of a deletion that is done."""
+    """The Status of a deletion that is done; of many, `name` and `uid` are empty."""
     details = {"name": name, "group": ARTIFACTS_GROUP, "kind": RESOURCE, "uid": uid}
+    details = {key: value for key, value in details.items() if value}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
