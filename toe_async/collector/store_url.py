@@ -5,7 +5,7 @@ Without an endpoint it is AWS's own. Keys never stand in the URL: it is in manif
 """
 
 import re
-from typing import get_args
+from typing import Literal, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
@@ -14,12 +14,16 @@ from toe_async.collector.errors import SettingsError
 from toe_async.sinks.allow import Allowed, Checksum
 from toe_async.sinks.endpoints import Endpoint, parse_endpoint
 
+T = TypeVar("T")
+Addressing = Literal["auto", "path", "virtual"]
+"""Where the bucket's name goes: into the host, into the path, or as the place usually wants it."""
+
 _EXAMPLE = "write it like s3://bucket/prefix?endpoint=https://s3.example.org:9000&region=eu-central-1"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # never an ARN: it would choose another host
 _REGION = re.compile(r"[a-z0-9-]{1,32}")  # becomes part of a host name
 _PREFIX = re.compile(r"[A-Za-z0-9!_.()=@+-]+")
-_ADDRESSING = ("auto", "path", "virtual")
-_CHECKSUMS: tuple[str, ...] = get_args(Checksum)
+_ADDRESSING: tuple[Addressing, ...] = get_args(Addressing)
+_CHECKSUMS: tuple[Checksum, ...] = get_args(Checksum)
 # An S3 key has at most 1,024 bytes; the longest path of an artifact below its prefix stays under 800.
 _LONGEST_PREFIX = 200
 
@@ -31,7 +35,7 @@ class S3Place(Struct, frozen=True, kw_only=True):
     prefix: str = ""
     endpoint: Endpoint | None = None
     region: str = ""
-    addressing: str = "auto"
+    addressing: Addressing = "auto"
     checksum: Checksum = "auto"
 
     def __str__(self) -> str:
@@ -82,9 +86,9 @@ def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _place(bucket: str, prefix: str, options: dict[str, str]) -> S3Place:
-    for name, allowed in {"addressing": _ADDRESSING, "checksum": _CHECKSUMS, "http": ("allow",)}.items():
-        if options.get(name, allowed[0]) not in allowed:
-            raise _bad(f"{name} must be {' or '.join(allowed)}")
+    addressing = _one_of("addressing", options, _ADDRESSING)
+    checksum = _one_of("checksum", options, _CHECKSUMS)
+    _one_of("http", options, ("allow",))
     region = options.get("region", "")
     if region and not _REGION.fullmatch(region):
         raise _bad("region is no region's name")
@@ -101,9 +105,17 @@ def _place(bucket: str, prefix: str, options: dict[str, str]) -> S3Place:
         prefix=prefix,
         endpoint=endpoint,
         region=region,
-        addressing=options.get("addressing", "auto"),
-        checksum="required-only" if options.get("checksum") == "required-only" else "auto",
+        addressing=addressing,
+        checksum=checksum,
     )
+
+
+def _one_of(name: str, options: dict[str, str], allowed: tuple[T, ...]) -> T:
+    """The option's value, or the first one allowed when it is not given."""
+    for value in allowed:
+        if options.get(name, allowed[0]) == value:
+            return value
+    raise _bad(f"{name} must be {' or '.join(map(str, allowed))}")
 
 
 def _prefix(path: str) -> str:
