@@ -145,7 +145,7 @@ async def test_of_fifty_writers_to_one_key_one_wins(registered: Collector, kind:
         ({"headers": {"X-Toe-Sha256": "a" * 64}}, 400, "DigestMismatch"),
         ({"headers": {"X-Toe-Sha256": "nonsense"}}, 400, "BadDigest"),
         ({"headers": {"Content-Encoding": "gzip"}}, 400, "Encoded"),
-        ({"headers": {"Content-Range": "bytes 0-9/10"}}, 400, "Ranged"),
+        ({"headers": {"Content-Range": "bytes 0-9/10"}}, 400, "BadRange"),
         ({"data": b""}, 400, "Empty"),
         ({"data": b"x" * ((1 << 20) + 1)}, 413, "TooBig"),
         ({"headers": {"Expect": "a-miracle"}}, 417, "UnknownExpectation"),

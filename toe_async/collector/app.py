@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from toe_async.collector import bodies, settings
 from toe_async.collector.auth import Gate, Sender
 from toe_async.collector.captures import Manifest
+from toe_async.collector.catalog.catalog import Catalog, open_catalog
 from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import Refused, SettingsError, StoreError
 from toe_async.collector.index import Index
@@ -19,6 +20,7 @@ from toe_async.collector.ingest import Ingest
 from toe_async.collector.layout import Layout
 from toe_async.collector.listener import Listener, accepting, bind
 from toe_async.collector.reading import Reading
+from toe_async.collector.records import PRIVATE
 from toe_async.collector.replies import SAFE_HEADERS, refusal
 from toe_async.collector.settings import CollectorSettings, parse_address
 from toe_async.collector.storage import DirectoryStore
@@ -33,6 +35,7 @@ from toe_async.telemetry.metrics import CollectorMetrics
 _FORGET_SECONDS = 60.0
 _PROBE_BELIEVED_SECONDS = 5.0
 _END_SECONDS = 1.0
+_INDEX = "index.sqlite"
 _EVERYWHERE = {"::", "0.0.0.0"}  # noqa: S104 -- recognised, not bound
 _log = log.get("collector")
 
@@ -51,19 +54,30 @@ class Served(Struct, frozen=True):
 class Service:
     """Everything that runs behind the handlers. Made by `running`."""
 
-    def __init__(self, wanted: CollectorSettings, gate: Gate, root: Directory, clock: Clock, metrics: CollectorMetrics):
-        self.settings, self.clock, self.metrics, self._root = wanted, clock, metrics, root
-        self.health, self.layout, self._disk = Health(), Layout(wanted.config_dir), Disk()
-        self.gate, self._index = gate, Index()
-        self.artifacts = DirectoryStore(root, self._disk)
+    def __init__(
+        self,
+        *,
+        wanted: CollectorSettings,
+        gate: Gate,
+        root: Directory,
+        disk: Disk,
+        catalog: Catalog,
+        clock: Clock,
+        metrics: CollectorMetrics,
+    ) -> None:
+        self.settings, self.clock, self.metrics = wanted, clock, metrics
+        self.health, self.layout = Health(), Layout(wanted.config_dir)
+        self.gate, self.catalog, self._index = gate, catalog, Index()
+        self.artifacts = DirectoryStore(root, disk)
         self.ingest = Ingest(
             settings=wanted,
             gate=gate,
             root=root,
-            disk=self._disk,
+            disk=disk,
             layout=self.layout,
             artifacts=self.artifacts,
-            stored=self._stored,
+            usage=self._usage,
+            told=self._stored,
             clock=clock,
             metrics=metrics,
         )
@@ -78,20 +92,18 @@ class Service:
         """Put the store in order after whatever ended the last process."""
         await asyncio.to_thread(self.layout.reload)
         finished = await self.artifacts.recover()
-        removed = await self.ingest.parts.recover()
+        removed = await self.ingest.uploads.parts.recover()
         if finished or removed:
             _log.info("uploads of a dead process put in order", finished=finished, removed=removed)
         await self.ingest.records.load()
-
-    async def close(self) -> None:
-        """End the threads; nothing may use the store any more."""
-        await self._disk.close()
+        await self.ingest.uploads.sweep(self.clock.now())
 
     async def build_index(self) -> None:
         """Read every manifest, from the start again after an error; lists are answered once this is done."""
         backoff = Backoff(1.0, 60.0)
         while not self.reading.complete:
             try:
+                await self.catalog.build(self.artifacts)
                 await self._read_manifests()
                 self.reading.complete = True
             except StoreError as failed:
@@ -115,12 +127,13 @@ class Service:
                 await asyncio.to_thread(self.certificate.reload)
 
     async def forget(self) -> None:
-        """Drop the records of captures long over, every minute, until cancelled."""
+        """Drop the parts of captures that are over and the records of those long over, each minute, until cancelled."""
         while True:
             try:
+                await self.ingest.uploads.sweep(self.clock.now())
                 await self.ingest.records.forget(self.clock.now())
             except StoreError as failed:
-                _log.warning("old records cannot be removed", error=str(failed))
+                _log.warning("old records and parts cannot be removed", error=str(failed))
             await asyncio.sleep(_FORGET_SECONDS)
 
     async def probe(self) -> None:
@@ -130,7 +143,7 @@ class Service:
         self._probed_at = self.clock.monotonic()
         try:
             await self.artifacts.probe()
-            await self.ingest.free_bytes()
+            self.metrics.store_free_bytes.set(await self.artifacts.free_bytes())
             self._store_trouble = None
         except StoreError as failed:
             self._store_trouble = f"the store cannot be written ({failed})"
@@ -144,7 +157,12 @@ class Service:
         return [f"[!]{name}: {trouble}" for name, trouble in troubles.items() if trouble]
 
     async def _stored(self, manifest: Manifest) -> None:
+        await self.catalog.add([manifest])
         self._index.add([manifest])
+
+    async def _usage(self, namespace: str) -> tuple[int, int]:
+        held = await self.catalog.usage(namespace)
+        return held.artifacts, held.bytes
 
 
 def build_app(service: Service) -> web.Application:
@@ -178,9 +196,14 @@ async def running(
             Gate(client, clock, metrics, wanted.limits.review_seconds) as gate,
             contextlib.AsyncExitStack() as stack,
         ):
-            service = Service(wanted, gate, root, clock, metrics)
-            stack.push_async_callback(service.close)
+            disk = Disk()
+            stack.push_async_callback(disk.close)
             try:
+                await disk.run(lambda: root.make((PRIVATE,)))
+                catalog = await stack.enter_async_context(open_catalog(wanted.root / PRIVATE / _INDEX, disk, clock))
+                service = Service(
+                    wanted=wanted, gate=gate, root=root, disk=disk, catalog=catalog, clock=clock, metrics=metrics
+                )
                 await service.prepare()
             except StoreError as failed:
                 raise SettingsError(f"the store at {str(wanted.root)!r} cannot be used: {failed}") from failed
@@ -243,7 +266,7 @@ async def _served(app: web.Application, where: str, service: Service, *, main: b
                 yield ("127.0.0.1" if host in _EVERYWHERE else host), port
         finally:
             if main:
-                await service.ingest.drain(service.settings.limits.drain_seconds)
+                await service.ingest.uploads.drain(service.settings.limits.drain_seconds)
     finally:
         await runner.cleanup()
 

@@ -5,7 +5,7 @@ whatever its reason, costs no body.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NoReturn
 
 from aiohttp import web
@@ -28,7 +28,7 @@ async def postpone_continue(request: web.Request) -> web.Response | None:
     return reply
 
 
-async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> AsyncIterator[bytes]:
+async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> AsyncGenerator[bytes, None]:
     """Yield the body in pieces of at most the read buffer.
 
     Raises:

@@ -83,7 +83,7 @@ class Directory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+        self.close()
 
     def enter(self, segments: tuple[str, ...], *, create: bool = False) -> "Directory":
         """Open a directory below this one, made where it is missing with `create`.
@@ -107,6 +107,14 @@ class Directory:
         except BaseException:
             os.close(here)
             raise
+
+    def make(self, segments: tuple[str, ...]) -> None:
+        """Make a directory below this one, for good; harmless when it is there."""
+        self.enter(segments, create=True).close()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
 
     def sync(self) -> None:
         """Make the names in this directory last."""

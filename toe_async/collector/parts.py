@@ -171,11 +171,11 @@ class Parts:
         return await self._run(lambda parts: _size(parts, _token(capture, leaf)))
 
     async def remove(self, capture: str, leaves: Iterable[str]) -> None:
-        """Remove what is left of a closed capture's uploads; nobody may be writing to them."""
+        """Remove what is left of uploads; what another process writes to just now stays."""
         tokens = [_token(capture, leaf) for leaf in leaves]
         for token in tokens:
             self._digests.pop(token, None)
-        await self._run(lambda parts: [parts.remove(token + PART) for token in tokens])
+        await self._run(lambda parts: _remove(parts, tokens))
 
     async def resumable(self) -> list[Resumable]:
         """Every upload in pieces that is not finished."""
@@ -303,6 +303,13 @@ def _linked(parts: Directory, part: Part) -> bool:
         parts.remove(part.token + PART)
         return False
     return True
+
+
+def _remove(parts: Directory, tokens: list[str]) -> None:
+    for token in tokens:
+        with abandoned(parts, token + PART) as dead:
+            if dead:
+                parts.remove(token + PART)
 
 
 def _size(parts: Directory, token: str) -> int:

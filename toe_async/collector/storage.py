@@ -37,6 +37,8 @@ _LARGEST_MANIFEST = 256 << 10
 _PIECE = 1 << 20
 _DEEPEST = 16
 _SCANNED_AT_ONCE = 250
+_NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""Also when a link stands in the way: what lies behind it is none of ours."""
 _log = log.get("collector.storage")
 
 
@@ -158,8 +160,10 @@ class DirectoryStore:
         try:
             with self._root.enter(directory) as folder:
                 return _stored(folder, file)
-        except FileNotFoundError:
-            return None
+        except OSError as failed:
+            if failed.errno in _NOTHING_THERE:
+                return None
+            raise
 
     def _open(self, manifest: Manifest) -> list[int]:
         try:
