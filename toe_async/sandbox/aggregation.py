@@ -68,6 +68,7 @@ class Aggregator:
         self._served: dict[str, Served] = {}
         self._due: dict[str, float] = {}
         self._waits: dict[str, Backoff] = {}
+        self._checking: set[str] = set()
         self._woken = asyncio.Event()
         self._store.listeners.append(self._note)
 
@@ -102,19 +103,21 @@ class Aggregator:
 
     async def run(self) -> None:
         """Check what is due until cancelled."""
-        while True:
-            now = self._clock.monotonic()
-            async with asyncio.TaskGroup() as group:
-                for name in [name for name, due in self._due.items() if due <= now]:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._woken.clear()
+                now = self._clock.monotonic()
+                idle = {name: due for name, due in self._due.items() if name not in self._checking}
+                for name in [name for name, due in idle.items() if due <= now]:
+                    del idle[name]
                     self._due[name] = now + self._check_seconds
+                    self._checking.add(name)
                     group.create_task(self._check(name), name=f"check {name}")
-            next_due = min(self._due.values(), default=None)
-            try:
-                async with asyncio.timeout(None if next_due is None else max(0.0, next_due - self._clock.monotonic())):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-            self._woken.clear()
+                try:
+                    async with asyncio.timeout(min(idle.values()) - now if idle else None):
+                        await self._woken.wait()
+                except TimeoutError:
+                    continue
 
     def _note(self, resource: Resource, change: Change) -> None:
         key, obj = change.item.key, change.item.obj
@@ -142,6 +145,14 @@ class Aggregator:
         self._woken.set()
 
     async def _check(self, name: str) -> None:
+        """One check, one at a time for each APIService."""
+        try:
+            await self._look(name)
+        finally:
+            self._checking.discard(name)
+            self._woken.set()
+
+    async def _look(self, name: str) -> None:
         item = self._store.get(APISERVICES, Key("", name))
         if item is None:
             self._due.pop(name, None)
@@ -152,15 +163,21 @@ class Aggregator:
             self._write(name, LOCAL)
             return
         found = apiservices.obstacle(one, *self._held(one)) or await self._probe(one)
+        # Discovery comes first, so that who waits for the condition finds the resources at once.
+        known = await self._discover(one) if found.status == "True" else None
+        now = self._store.get(APISERVICES, Key("", name))
+        if now is None or now.obj["spec"] != item.obj["spec"]:  # a check of what it is now follows
+            return
+        if known is not None:
+            self._served[name] = known
+        elif (held := self._served.get(name)) is not None:
+            self._served[name] = msgspec.structs.replace(held, fresh=False)
         self._write(name, found)
         waits = self._waits.setdefault(name, Backoff(0.05, self._check_seconds, jitter=0.1, rng=self._rng.random))
         if found.reason == "FailedDiscoveryCheck":
             self._due[name] = min(self._due.get(name, 0.0), self._clock.monotonic() + waits.next())
         else:
             waits.reset()
-        known = found.status == "True" and await self._discover(one)
-        if not known and (held := self._served.get(name)) is not None:
-            self._served[name] = msgspec.structs.replace(held, fresh=False)
 
     def _write(self, name: str, found: Condition) -> None:
         def change(obj: JsonObject) -> JsonObject:
@@ -190,7 +207,7 @@ class Aggregator:
                 context = await asyncio.to_thread(
                     certificates.proxy_context, self._front_proxy, held[0], verified=verified
                 )
-            except ValueError:  # ssl.SSLError is one
+            except (OSError, ValueError):
                 return None
             if len(self._contexts) >= _LARGEST_CACHE:
                 self._contexts.clear()
@@ -216,20 +233,19 @@ class Aggregator:
             return Condition("False", "FailedDiscoveryCheck", f"{said}bad status from {url}: {status}")
         return PASSED
 
-    async def _discover(self, one: Backend) -> bool:
-        """Ask what the backend serves; returns whether that is known now."""
+    async def _discover(self, one: Backend) -> Served | None:
+        """Ask what the backend serves; None when it does not say."""
         target = await self._target(one)
         if target is None:
-            return False
+            return None
         try:
             resources = await self._resources(target, one)
             status, raw = await self._get(target, "/openapi/v3", _READER, "application/json")
             paths = msgspec.json.decode(raw)["paths"] if status == 200 else {}
         except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("an aggregated API does not say what it serves", apiservice=one.name, error=repr(error))
-            return False
-        self._served[one.name] = Served(one, resources, True, f"apis/{one.group}/{one.version}" in paths)
-        return True
+            return None
+        return Served(one, resources, True, f"apis/{one.group}/{one.version}" in paths)
 
     async def _resources(self, target: Target, one: Backend) -> list[JsonObject]:
         status, raw = await self._get(target, "/apis", _PROBER, _DISCOVERY)
