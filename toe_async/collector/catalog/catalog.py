@@ -7,6 +7,7 @@ a list would lie. It costs no memory for each artifact: what SQLite caches is bo
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toe_async.collector.catalog import rows
 from toe_async.collector.catalog.building import Building
 from toe_async.collector.catalog.connections import Connections
 from toe_async.collector.catalog.query import LARGEST_PAGE, Entry, Page, Query, Usage, from_token
+from toe_async.collector.catalog.retention import RetentionPolicy, Standing, due, is_within, surplus
 from toe_async.collector.disk import Disk
 from toe_async.collector.errors import StoreError
 from toe_async.collector.locks import KeyLocks
@@ -73,6 +75,27 @@ class Catalog:
         counted = await self._connections.read(lambda db: rows.usage(db, namespace))
         return Usage(counted.artifacts, counted.bytes)
 
+    async def held(self) -> Usage:
+        """What is held in all namespaces."""
+        counted = await self._connections.read(lambda db: rows.usage(db, ""))
+        return Usage(counted.held, counted.held_bytes)
+
+    async def due(self, namespace: str, policy: RetentionPolicy, now: datetime, limit: int) -> tuple[Entry, ...]:
+        """What has to go of a namespace now, oldest first: about `limit` of it at most, and nothing once all is gone.
+
+        Count and bytes are looked at when no age is over any more, and when everything is known.
+        """
+        found = await self._connections.read(lambda db: rows.candidates(db, namespace, policy.age, now, limit))
+        over = due(found.entries, policy, now)
+        if over or not self.complete:
+            return over
+        standing = Standing(
+            found.counted.artifacts - found.counted.held, found.counted.bytes - found.counted.held_bytes
+        )
+        if is_within(policy, standing):
+            return ()
+        return surplus(await self._connections.read(lambda db: rows.oldest(db, namespace, limit)), policy, standing)
+
     # -- keeping up -------------------------------------------------------------------------------------------------
 
     async def add(self, manifests: Iterable[Manifest]) -> None:
@@ -92,6 +115,12 @@ class Catalog:
         if self._building is not None:
             self._building.removed.add((namespace, name))
         await self._connections.write(lambda db: rows.remove(db, namespace, name))
+
+    async def forget(self, entry: Entry) -> None:
+        """Forget an artifact that was deleted, unless it has come again or changed since the entry was read."""
+        if self._building is not None:
+            self._building.removed.add((entry.manifest.namespace, entry.manifest.name))
+        await self._connections.write(lambda db: rows.forget(db, [entry.version]))
 
     @contextlib.asynccontextmanager
     async def changing(self, namespace: str, name: str) -> AsyncIterator[None]:

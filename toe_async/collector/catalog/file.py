@@ -34,6 +34,7 @@ _log = log.get("collector.catalog")
 
 _SCHEMA = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+INSERT INTO state VALUES ('version', 0);
 CREATE TABLE artifacts (
     version INTEGER PRIMARY KEY,
     namespace TEXT NOT NULL,
@@ -51,7 +52,7 @@ CREATE INDEX by_age ON artifacts (age, namespace, name);
 CREATE INDEX by_namespace ON artifacts (namespace, age, name, held, ends);
 CREATE INDEX by_run ON artifacts (namespace, run, age, name);
 CREATE INDEX by_run_uid ON artifacts (namespace, run_uid, age, name) WHERE run_uid <> '';
-CREATE INDEX by_end ON artifacts (ends) WHERE ends IS NOT NULL AND held = 0;
+CREATE INDEX by_end ON artifacts (namespace, ends) WHERE ends IS NOT NULL AND held = 0;
 CREATE TABLE usage (
     namespace TEXT PRIMARY KEY,
     artifacts INTEGER NOT NULL,
@@ -59,6 +60,7 @@ CREATE TABLE usage (
     held INTEGER NOT NULL,
     held_bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+INSERT INTO usage VALUES ('', 0, 0, 0, 0);
 CREATE TRIGGER counted_in AFTER INSERT ON artifacts BEGIN
     INSERT INTO usage VALUES
         (new.namespace, 1, new.bytes, new.held, new.held * new.bytes),
@@ -96,7 +98,7 @@ class IndexFile:
         self._identity = (-1, -1)
 
     def prepare(self, first_version: int, *, seize: bool) -> None:
-        """Make sure that a usable file stands there; in a new one, versions begin above `first_version`.
+        """Make sure that a usable file stands there; versions given from now on are above `first_version`.
 
         Without `seize` a file that cannot be used stays where it is: another program has put it there since.
 
@@ -152,8 +154,11 @@ class IndexFile:
         try:
             with contextlib.closing(self._open()) as made:
                 if _shape(made) == (0, 0, set()):
-                    _create(made, first_version)
-                return _shape(made) == (_APPLICATION_ID, _SCHEMA_VERSION, _NAMES) and _counts(made)
+                    _create(made)
+                if _shape(made) != (_APPLICATION_ID, _SCHEMA_VERSION, _NAMES) or not _counts(made):
+                    return False
+                made.execute("UPDATE state SET value = max(value, ?)", (first_version,))
+                return True
         except sqlite3.DatabaseError as bad:
             if not _is_broken(bad):
                 raise
@@ -194,12 +199,9 @@ def _shape(made: sqlite3.Connection) -> tuple[int, int, set[str]]:
     return application, schema, names
 
 
-def _create(made: sqlite3.Connection, first_version: int) -> None:
-    made.executescript(
-        f"BEGIN IMMEDIATE; {_SCHEMA} INSERT INTO state VALUES ('version', {first_version:d});"
-        "INSERT INTO usage VALUES ('', 0, 0, 0, 0);"
-        f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"  # noqa: S608 -- of numbers alone
-    )
+def _create(made: sqlite3.Connection) -> None:
+    marks = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA_VERSION};"
+    made.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {marks} COMMIT;")
 
 
 def _counts(made: sqlite3.Connection) -> bool:

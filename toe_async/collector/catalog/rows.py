@@ -7,7 +7,7 @@ lock and wait for it again, which takes up to 5 ms whenever the event loop is bu
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,8 +32,13 @@ ON CONFLICT (namespace, name) DO UPDATE SET
     bytes = excluded.bytes, ends = excluded.ends, held = excluded.held, manifest = excluded.manifest
 WHERE manifest <> excluded.manifest
 """
+_SELECT = """
+SELECT '[' || coalesce(group_concat('{"version":' || version || ',"manifest":' || manifest || '}'), '') || ']'
+FROM (SELECT version, manifest FROM artifacts
+"""
 _ALL = "(age, namespace, name) > (:age, :namespace, :name) AND age <= :oldest ORDER BY age, namespace, name"
 _ONE = "namespace = :only AND (age, name) > (:age, :name) AND age <= :oldest ORDER BY age, name"
+_AGED = "namespace = :only AND held = 0 AND ends IS NULL AND age >= :age ORDER BY age DESC, name DESC"
 _RUN = f"""
 version IN (
     SELECT version FROM (SELECT version FROM artifacts WHERE run = :run AND {_ONE} LIMIT :limit)
@@ -50,6 +55,13 @@ class Counted(NamedTuple):
     bytes: int
     held: int
     held_bytes: int
+
+
+class Candidates(NamedTuple):
+    """What may have to go of a namespace, and what there is of it."""
+
+    counted: Counted
+    entries: tuple[Entry, ...]
 
 
 def add(db: sqlite3.Connection, manifests: Sequence[Manifest]) -> None:
@@ -148,14 +160,24 @@ def select(db: sqlite3.Connection, where: str, values: Mapping[str, object], lim
     Raises:
         IndexLost: a row is none of ours.
     """
-    statement = (
-        """SELECT '[' || coalesce(group_concat('{"version":' || version || ',"manifest":' || manifest || '}'), '')"""
-        f" || ']' FROM (SELECT version, manifest FROM artifacts WHERE {where} LIMIT :limit)"  # noqa: S608 -- values are bound
-    )
+    statement = f"{_SELECT} WHERE {where} LIMIT :limit)"
     try:
         return _decode_entries(db.execute(statement, {**values, "limit": limit}).fetchone()[0])
     except msgspec.DecodeError as bad:
         raise IndexLost("the index holds what nobody wrote") from bad
+
+
+def candidates(db: sqlite3.Connection, namespace: str, age: timedelta | None, now: datetime, limit: int) -> Candidates:
+    """What may be over its age: `limit` of those with an end of their own, and as many of the others."""
+    values = {"only": namespace, "now": q.micros(now), "age": -q.micros(now - (age or timedelta()))}
+    ended = select(db, "namespace = :only AND held = 0 AND ends <= :now ORDER BY ends", values, limit)
+    aged = () if age is None else select(db, _AGED, values, limit)
+    return Candidates(usage(db, namespace), ended + aged)
+
+
+def oldest(db: sqlite3.Connection, namespace: str, limit: int) -> tuple[Entry, ...]:
+    """The oldest artifacts of a namespace that are not held."""
+    return select(db, "namespace = :only AND held = 0 ORDER BY age DESC, name DESC", {"only": namespace}, limit)
 
 
 def _row(version: int, one: Manifest) -> tuple[object, ...]:
