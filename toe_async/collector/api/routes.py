@@ -49,24 +49,18 @@ class Api:
             "/openapi/v3": self._openapi(self._documents.index),
             f"/openapi/v3/apis/{API_VERSION}": self._openapi(self._documents.v3),
         }
-        served: list[tuple[str, str, Handler]] = [("GET", path, handler) for path, handler in documents.items()]
-        served += [
-            ("GET", everywhere, self._list),
-            ("GET", many, self._list),
-            ("DELETE", many, self._delete_many),
-            ("GET", one, self._get),
-            ("DELETE", one, self._delete),
-            ("PATCH", one, self._patch),
-            ("GET", f"{one}/content", self._content),
-            ("HEAD", f"{one}/content", self._content),
-            ("GET", f"{one}/render", self._render),
-        ]
-        known = dict.fromkeys(path for _, path, _ in served)
-        rest: list[tuple[str, str, Handler]] = [("*", path, _not_allowed) for path in known]
-        rest += [("*", "/apis/{rest:(?s:.*)}", _nothing), ("*", "/openapi/{rest:(?s:.*)}", _nothing)]
+        served: dict[str, dict[str, Handler]] = {path: {"GET": handler} for path, handler in documents.items()} | {
+            everywhere: {"GET": self._list},
+            many: {"GET": self._list, "DELETE": self._delete_many},
+            one: {"GET": self._get, "DELETE": self._delete, "PATCH": self._patch},
+            f"{one}/content": {"GET": self._content, "HEAD": self._content},
+            f"{one}/render": {"GET": self._render},
+            "/apis/{rest:(?s:.*)}": {},
+            "/openapi/{rest:(?s:.*)}": {},
+        }
         return [
-            web.route(method, path, _answered(handler), expect_handler=bodies.postpone_continue)
-            for method, path, handler in served + rest
+            web.route("*", path, _answered(handlers), expect_handler=bodies.postpone_continue)
+            for path, handlers in served.items()
         ]
 
     # -- artifacts --------------------------------------------------------------------------------------------------
@@ -192,10 +186,13 @@ async def _nothing(request: web.Request) -> web.StreamResponse:
     raise Refused(404, "NotFound", "the server could not find the requested resource")
 
 
-def _answered(handler: Handler) -> Handler:
+def _answered(handlers: dict[str, Handler]) -> Handler:
+    """One path: its handlers by method, and every error as a Status. A path without any is not there."""
+    otherwise = _not_allowed if handlers else _nothing
+
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            return await handler(request)
+            return await handlers.get(request.method, otherwise)(request)
         except Refused as refused:
             why = refused
         except StoreError as failed:
@@ -203,6 +200,8 @@ def _answered(handler: Handler) -> Handler:
             why = failed.refusal()
         _log.info("refused", status=why.status, reason=why.reason, method=request.method)
         reply = status.refusal(why, request.match_info.get("name", ""))
+        if why.status == 405 and request.method not in handlers:
+            reply.headers["Allow"] = ", ".join(handlers)
         if why.status in {401, 503}:
             # What the connection proves may be out of date: the next one proves it anew.
             reply.force_close()
