@@ -177,7 +177,7 @@ async def shelf(root: Path, *, complete: bool = True) -> AsyncIterator[Shelf]:
     reviewer, clock = Reviewer(), FixedClock()
     ada = reviewer.token("ada")
     reviewer.allow_all("ada", "shop")
-    (root / ".toe").mkdir(parents=True)
+    (root / ".toe" / "parts").mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
         gate = await stack.enter_async_context(
             Gate(reviewer, clock, CollectorMetrics(CollectorRegistry()), Limits().review_seconds)
