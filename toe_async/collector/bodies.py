@@ -57,6 +57,12 @@ async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Cl
         _cut_short(None)
 
 
+def left_over(request: web.Request) -> bytes:
+    """What came of a body before it broke off and `pieces` did not yield any more."""
+    # aiohttp's own reading methods raise what broke the body before they give out what came ahead of it.
+    return request.content._read_nowait(-1)  # noqa: SLF001
+
+
 async def whole(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> bytes:
     """Read a small body; raises Refused as `pieces` does."""
     if (request.content_length or 0) > max_bytes:

@@ -30,6 +30,8 @@ from toe_async.telemetry import log
 
 _WRITE_AT_ONCE = 128 << 10
 _SET_ASIDE_AT_ONCE = 1 << 20
+_SILENT_AT_THE_END = 0.1
+"""Seconds without a byte after which a request that is being ended has nothing more to give."""
 _SPOILT = {"SizeMismatch", "DigestMismatch", "Taken", "Complete", "Cancelled", "NotRegistered"}
 _log = log.get("collector.uploads")
 
@@ -76,13 +78,28 @@ class _Writer:
         self.why: Refused | None = None
         self.gone = asyncio.Event()
         self.committing = False
-        self._ending = ending
+        self._ending, self._at_last = ending, 0.0
 
-    def end(self, why: Refused) -> None:
-        """End it as soon as its step on the disk is done; one that has everything is left to finish."""
+    def end(self, why: Refused, *, within: float = 0.0) -> None:
+        """End it once its step on the disk is done; one that has everything is left to finish.
+
+        With `within` seconds it may first take what has come already, as long as bytes keep coming.
+        """
         if self.why is None and not self.committing:
-            self.why = why
-            self._ending.reschedule(asyncio.get_running_loop().time())
+            self.why, self._at_last = why, asyncio.get_running_loop().time() + within
+            self.goes_on()
+
+    def goes_on(self) -> None:
+        """Note that bytes came."""
+        if self.why is not None and not self._ending.expired():
+            self._ending.reschedule(min(self._at_last, asyncio.get_running_loop().time() + _SILENT_AT_THE_END))
+
+    async def commits(self) -> None:
+        """From here on it is not ended any more."""
+        if self._ending.expired():
+            await asyncio.sleep(0)  # the cancellation is delivered here
+        self.committing = True
+        self._ending.reschedule(None)
 
 
 class Uploads:
@@ -310,6 +327,7 @@ class Uploads:
         try:
             async with contextlib.aclosing(body):
                 async for piece in body:
+                    writer.goes_on()
                     if claim.size < part.size + held + len(piece):
                         await self._set_aside_more(asked, claim, verdict, part.size + held + len(piece))
                     waiting.append(piece)
@@ -318,6 +336,7 @@ class Uploads:
                         await flush()
         except BaseException:
             if asked.span is not None:
+                waiting.append(bodies.left_over(writer.request))
                 await flush()
             raise
         await flush()
@@ -333,9 +352,7 @@ class Uploads:
                 raise refused
 
     async def _commit(self, writer: _Writer, part: Part, judged: Capture) -> Taken:
-        if writer.why is not None:
-            raise writer.why
-        writer.committing = True
+        await writer.commits()
         capture = judged.registration.id
         wanted = captures.manifest_of(judged, writer.asked.leaf, part.size, part.sha256, self._clock.now())
         async with self._locks.hold(capture):
@@ -393,7 +410,8 @@ class Uploads:
 
     async def _end_former(self, asked: Asked) -> None:
         while (former := self._resuming.get((asked.capture, asked.leaf))) is not None:
-            former.end(Refused(409, "Superseded", "another request goes on with this upload"))
+            superseded = Refused(409, "Superseded", "another request goes on with this upload")
+            former.end(superseded, within=self._limits.linger_seconds)
             await former.gone.wait()
 
     @contextlib.asynccontextmanager
