@@ -40,9 +40,24 @@ def read(text: bytes, kind: ValueType, limits: Limits | None = None) -> Profile:
     for a line that is no stack and for anything over `limits`.
     """
     limits = limits or Limits()
-    stacks: list[tuple[list[bytes], int]] = []
-    frames = 0
-    differential = True
+    differential = _check(text, limits)
+    known: dict[bytes, Frame] = {}
+    samples: list[Sample] = []
+    for _, line in _lines(text, limits.samples):
+        path, _, count = line.rpartition(b" ")
+        values: tuple[int, ...] = (int(count),)
+        if differential:
+            path, _, column = path.rpartition(b" ")
+            values = (int(column), *values)
+        samples.append(Sample(tuple([_frame(known, name) for name in reversed(path.split(b";"))]), values))
+        if len(known) > limits.functions:
+            raise ProfileError(f"more than {limits.functions} functions")
+    return Profile(sample_types=DIFFERENTIAL if differential else (kind,), samples=tuple(samples))
+
+
+def _check(text: bytes, limits: Limits) -> bool:
+    """Refuses before anything is kept; says whether every line ends in two numbers."""
+    frames, differential = 0, True
     for number, line in _lines(text, limits.samples):
         path, _, value = line.rpartition(b" ")
         if not path.strip() or not _is_number(value):
@@ -55,18 +70,9 @@ def read(text: bytes, kind: ValueType, limits: Limits | None = None) -> Profile:
             raise ProfileError(f"more than {limits.frames} frames")
         head, _, before = path.rpartition(b" ")
         differential = differential and bool(head.strip()) and _is_number(before)
-        stacks.append((path.split(b";"), int(value)))
-    if not stacks:
-        raise ProfileError("no stacks: the text is empty")
-    known: dict[bytes, Frame] = {}
-    samples: list[Sample] = []
-    for names, count in stacks:
-        values: tuple[int, ...] = (count,)
-        if differential:
-            names[-1], _, column = names[-1].rpartition(b" ")
-            values = (int(column), count)
-        samples.append(Sample(tuple(_frame(known, name) for name in reversed(names)), values))
-    return Profile(sample_types=DIFFERENTIAL if differential else (kind,), samples=tuple(samples))
+    if not frames:
+        raise ProfileError("no stacks: there is no line with text")
+    return differential
 
 
 def _lines(text: bytes, limit: int) -> Iterator[tuple[int, bytes]]:

@@ -18,6 +18,8 @@ _OTHERS = {
     b"\xfd7zXZ": "an xz stream; profiles are taken plain or with gzip",
     b"BZh": "a bzip2 stream; profiles are taken plain or with gzip",
     b"go 1.": "an execution trace; open it with go tool trace",
+    b"goroutine profile:": "Go's text form; ask for the profile without debug=1",
+    b"heap profile:": "Go's text form; ask for the profile without debug=1",
     b"{": "JSON",
     b"<": "HTML or XML",
 }
@@ -34,13 +36,15 @@ def parse(raw: bytes, limits: Limits | None = None) -> Profile:
     data = inflate(raw, limits)
     if not data:
         raise ProfileError("the profile is empty")
-    for magic, what in _OTHERS.items():
-        if data.startswith(magic):
-            raise ProfileError(f"neither pprof nor folded stacks: this is {what}")
     # A pprof message has a tag below 0x20 within its first bytes; folded text has no such bytes at all.
-    if len(head := data[:_LOOKED_AT]) != len(head.translate(None, _BINARY)):
-        return pprof.decode(data, limits)
+    binary = len(head := data[:_LOOKED_AT]) != len(head.translate(None, _BINARY))
     try:
-        return folded.read(data, _SAMPLES, limits)
+        return pprof.decode(data, limits) if binary else folded.read(data, _SAMPLES, limits)
     except ProfileError as error:
+        # Only now: `<module>` and `{main}` are fine names of a first frame.
+        for magic, what in _OTHERS.items():
+            if data.startswith(magic):
+                raise ProfileError(f"neither pprof nor folded stacks: this is {what}") from error
+        if binary:
+            raise
         raise ProfileError(f"no pprof profile, and as folded stacks: {error}") from error

@@ -17,7 +17,7 @@ MAX_NODES = 120_000
 class Tree(msgspec.Struct, frozen=True):
     """Nodes in preorder: parents before children, a subtree in one piece. Node 0 is the whole profile, at depth 0.
 
-    Frames are told apart by function, as in `top` and `folded`; `files` has each function's file and line where first
+    Frames are told apart by function, as in `top` and `folded`; `files` has each function's file, as first
     met. `own` has what a node costs by itself, one value for each kind; nodes that cost nothing are left out.
     `dropped` counts the nodes that SMALLER stands for.
     """
@@ -48,7 +48,7 @@ def merge(sources: list[tuple[Profile, list[int]]], max_nodes: int = MAX_NODES) 
                 number = functions.get(frame.function)
                 if number is None:
                     number = functions[frame.function] = len(files)
-                    files.append(f"{frame.file}:{frame.line}" if frame.file and frame.line else frame.file)
+                    files.append(frame.file)
                 path.append(number)
             sums = stacks.setdefault(tuple(path), [0] * width)
             for at, column in enumerate(columns, start=left):

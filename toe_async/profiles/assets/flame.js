@@ -274,6 +274,7 @@ class Chart {
     this.selected = this.hovered = -1;
     this.up = false;
     this.inverted = false;
+    this.width = this.height = 0;
     this.scroll = host.appendChild(document.createElement("div"));
     this.scroll.className = "scroll";
     this.scroll.tabIndex = -1;
@@ -310,16 +311,24 @@ class Chart {
 
   size() {
     if (!this.tree) return;
+    const below = this.space.offsetHeight - this.scroll.scrollTop - this.height;
     this.width = this.scroll.clientWidth;
     this.height = printing ? Math.min(this.rows * ROW, 8000) : this.scroll.clientHeight;
     if (!this.width || !this.height) return;
     const fine = printing ? 2 : devicePixelRatio || 1;
+    const [width, height] = [Math.round(this.width * fine), Math.round(this.height * fine)];
     this.space.style.height = this.rows * ROW + "px";
+    if (this.up) this.scroll.scrollTop = this.space.offsetHeight - this.height - below; // the root stays where it was
+    if (this.canvas.width === width && this.canvas.height === height) return this.draw();
     this.canvas.style.height = this.height + "px";
-    this.canvas.width = Math.round(this.width * fine);
-    this.canvas.height = Math.round(this.height * fine);
+    Object.assign(this.canvas, { width, height });
     this.pen.setTransform(fine, 0, 0, fine, 0, 0);
-    this.draw();
+    this.paint(); // at once: a canvas of another size is empty
+  }
+
+  /** Paints with the next frame, once for all that asks. */
+  draw() {
+    this.asked ||= requestAnimationFrame(() => this.paint());
   }
 
   /** Top edge of a row on the canvas. */
@@ -345,8 +354,10 @@ class Chart {
     }
   }
 
-  draw() {
+  paint() {
     const { pen, tree } = this;
+    cancelAnimationFrame(this.asked);
+    this.asked = 0;
     if (!tree || !this.width || !this.height) return;
     const colours = palette();
     pen.fillStyle = colours.ground;
@@ -395,7 +406,7 @@ class Chart {
 
   caption(i, fit) {
     let text = label(this.tree, i);
-    if (this.tree.base && i && fit > 18) text += "  " + this.change(i);
+    if (this.tree.base && fit > 18 && this.tree.before[i] !== this.tree.total[i]) text += "  " + this.change(i);
     if (text.length > fit) text = brief(text);
     return text.length > fit ? text.slice(0, fit - 1) + "…" : text;
   }
@@ -495,7 +506,7 @@ class Chart {
   change(i) {
     const { tree } = this;
     const was = tree.before[i], is = tree.total[i];
-    return !was ? (is ? "new" : "same") : !is ? "gone" : signed(share(is - was, Math.abs(was)), is - was);
+    return is === was ? "none" : !was ? "new" : !is ? "gone" : signed(share(is - was, Math.abs(was)), is - was);
   }
 
   /** Self, total and shares of a node, as sentences without its name. */
@@ -564,9 +575,11 @@ function go(patch, step = true) {
   } catch { /* a place without history, or more steps a second than it allows: the view works all the same */ }
 }
 
+/** Notes in the browser's performance timeline how long `work` takes, with the painting that it leads to. */
 const timed = (what, work) => {
   const start = performance.now();
   work();
+  charts.flame.paint();
   performance.measure("flame:" + what, { start, end: performance.now() });
 };
 
@@ -773,6 +786,7 @@ function crumbs() {
   }
   const short = path.length > 6 ? [path[0], -1, ...path.slice(-4)] : path;
   $("crumbs").replaceChildren();
+  $("crumbs").hidden = state.view !== "flame";
   short.forEach((node, at) => {
     if (at) make("span", "›", $("crumbs"));
     if (node < 0) return void make("span", "…", $("crumbs"));
@@ -966,7 +980,7 @@ function keys(event) {
 
 function start() {
   for (const part of document.querySelectorAll("[data-script]")) part.hidden = false;
-  data.types.forEach(([type, unit], i) => { make("option", unit && unit !== "count" ? `${type} (${unit})` : type, $("type")).value = i; });
+  data.types.forEach(([type, unit], i) => { make("option", data.types.filter((one) => one[0] === type).length > 1 ? `${type} (${unit})` : type, $("type")).value = i; });
   $("type-label").hidden = data.types.length < 2;
   $("compare").hidden = $("legend").hidden = !data.diff;
   const head = document.querySelector("#table thead tr");
