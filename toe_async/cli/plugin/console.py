@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from toe_async.cli.plugin.exits import Stopped
+from toe_async.cli.plugin.exits import Usage
 from toe_async.cli.plugin.text import clean
 
 _REDRAW_SECONDS = 0.1
@@ -57,15 +57,16 @@ class Console:
         self._wipe()
         self._out.flush()
 
-    async def confirm(self, question: str) -> bool:
-        """Ask on the terminal; only `y` and `yes` are a yes.
+    async def confirm(self, about: list[str], question: str) -> bool:
+        """Ask on the terminal, after some lines about what; only `y` and `yes` are a yes.
 
         Raises:
-            Stopped: there is no terminal to ask on.
+            Usage: there is no terminal to ask on.
         """
         if not (sys.stdin.isatty() and self.interactive):
-            raise Stopped("there is no terminal to ask on; say -y to do it without a question")
-        self._wipe()
+            raise Usage("there is no terminal to ask on; say -y to do it without a question")
+        for line in about:
+            self.note(f"- {line}")
         print(clean(question), "[y/N]", end=" ", file=self._err, flush=True)
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[str] = loop.create_future()

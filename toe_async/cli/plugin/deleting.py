@@ -21,11 +21,12 @@ async def run(session: Session) -> Exit:
             console.note("No artifacts are chosen by these flags.")
             return Exit.OK
     if not arguments.yes:
-        for namespace, name in wanted[:_SHOWN]:
-            console.note(f"  {namespace}/{name}")
+        about = [f"{namespace}/{name}" for namespace, name in wanted[:_SHOWN]]
         if len(wanted) > _SHOWN:
-            console.note(f"  ... and {len(wanted) - _SHOWN} more")
-        if not await console.confirm(f"Delete {len(wanted)} artifact{'s' if len(wanted) != 1 else ''} for good?"):
+            about.append(f"... and {len(wanted) - _SHOWN} more")
+        if not await console.confirm(
+            about, f"Delete {len(wanted)} artifact{'s' if len(wanted) != 1 else ''} for good?"
+        ):
             raise Stopped("nothing was deleted")
 
     async def one(place: tuple[str, str]) -> Exit:

@@ -8,6 +8,7 @@ part is thrown away and everything fetched once more. Interruption leaves the pa
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from msgspec import Struct
@@ -40,14 +41,17 @@ class Fetch:
         self._library, self._meter, self._moved = library, meter, moved
 
     async def save(self, found: Artifact, target: Target) -> None:
-        """Leave the whole artifact under the target's name.
+        """Leave the whole artifact under the target's name; a file that is it already, from an earlier run, stays.
 
         Raises:
             Refused: the bytes cannot be had, or are not the promised ones.
             Stopped: the name is taken, or something else is in the way; a disk that fails.
         """
-        taken = f"{target.folder.shown(target.name)} is there already; --force replaces it"
+        taken = f"{target.folder.shown(target.name)} is there with another content; --force replaces it"
         if not target.replace and await in_thread(partial(target.folder.taken, target.name)):
+            if await in_thread(partial(target.folder.holds, target.name, found.size, found.sha256)):
+                self._meter.found(found.size)
+                return
             raise Stopped(taken)
         part = part_name(target.name, found.sha256)
         try:
@@ -65,12 +69,16 @@ class Fetch:
         Raises:
             Refused: the bytes that came just now are not the promised ones; the part is gone then, too.
         """
-        with folder.part(part) as fd:
-            file = _Part(fd)
-            had = await in_thread(partial(file.begin, found.size))
+        with ExitStack() as opened:
+            file = _Part(opened)
+            had = await in_thread(partial(file.begin, folder, part, found.size))
             self._meter.found(had)
             if had < found.size:
-                await self._append(found, file, had)
+                try:
+                    await self._append(found, file, had)
+                finally:
+                    if file.empty:  # of what never began there is nothing to keep
+                        await in_thread(partial(folder.remove, part))
             if await in_thread(partial(file.proved, found)):
                 return True
             self._meter.lost(found.size)
@@ -98,19 +106,25 @@ class Fetch:
 class _Part:
     """A part that is open, and the digest of what it holds. Blocks."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd, self._digest = fd, hashlib.sha256()
+    def __init__(self, opened: ExitStack) -> None:
+        """`opened` closes it."""
+        self._opened, self._fd, self._digest = opened, -1, hashlib.sha256()
+        self.empty = True
 
-    def begin(self, size: int) -> int:
-        """Read what is there; returns how much. More than there can be is cut off, and will not be proved."""
+    def begin(self, folder: Folder, name: str, size: int) -> int:
+        """Open it and read what is there; returns how much. More than there can be is cut off and not proved."""
+        self._fd = self._opened.enter_context(folder.part(name))
         if os.fstat(self._fd).st_size > size:
             os.ftruncate(self._fd, size)
         while piece := os.read(self._fd, _AT_ONCE):
             self._digest.update(piece)
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+        held = os.lseek(self._fd, 0, os.SEEK_CUR)
+        self.empty = held == 0
+        return held
 
     def append(self, data: bytearray) -> None:
         """Write all of it."""
+        self.empty = self.empty and not data
         self._digest.update(data)
         view = memoryview(data)
         while view:

@@ -7,6 +7,7 @@ its name when it is whole, in one step that does not replace what is there unles
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -35,6 +36,18 @@ class Folder:
         except FileNotFoundError:
             return False
         return True
+
+    def holds(self, name: str, size: int, sha256: str) -> bool:
+        """Whether a plain file of this name has exactly this content."""
+        try:
+            fd = os.open(_segment(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return False
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                return False
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
     @contextmanager
     def part(self, name: str) -> Iterator[int]:

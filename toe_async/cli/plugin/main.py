@@ -13,8 +13,8 @@ from toe_async.cli.plugin.exits import Exit
 _CLUSTER = {
     "list": "listing",
     "get": "getting",
-    "open": "opening",
-    "diff": "comparing",
+    "open": "viewing",
+    "diff": "viewing",
     "delete": "deleting",
     "hold": "holding",
     "release": "holding",

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from toe_async.apis.kinds import NAMESPACES, Kind
 from toe_async.cli.plugin.ranges import Ranges
@@ -17,7 +18,7 @@ from toe_async.kube import requests
 from toe_async.kube.answers import LARGEST_ANSWER
 from toe_async.kube.client import Client
 from toe_async.kube.errors import KubeError
-from toe_async.kube.requests import Request
+from toe_async.kube.requests import Query, Request
 from toe_async.kube.retry import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, may_repeat, wait_for
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.names import safe_segment
@@ -27,6 +28,8 @@ HOLD = "toe.run/hold"
 RENDER_SECONDS = 58.0
 """A rendering that the API server lets through; it ends every request after 60 s."""
 MOST_NAMESPACES = 200
+NAMESPACES_KEPT_SECONDS = 30.0
+"""Every page of the user interface asks for them, and each time costs a request a namespace."""
 _NAMESPACES_LOOKED_AT = 500
 _AT_ONCE = 8
 _FILENAME = re.compile(r'filename="([^"\\]{1,255})"')
@@ -37,12 +40,21 @@ class RemoteLibrary:
 
     def __init__(self, client: Client, default_namespace: str) -> None:
         self._client, self._default = client, default_namespace
+        self._looking = asyncio.Lock()
+        self._known: tuple[float, list[str]] = (float("-inf"), [])
 
     async def namespaces(self) -> list[str]:
-        """Namespaces with artifacts that the user may list, among the first 500 of the cluster.
+        """Namespaces with artifacts that the user may list, among the first 500 of the cluster, as of half a minute ago.
 
         A user who may not list namespaces gets the context's own, if its artifacts may be listed.
         """
+        async with self._looking:
+            now = asyncio.get_running_loop().time()
+            if now - self._known[0] >= NAMESPACES_KEPT_SECONDS:
+                self._known = (now, await self._look_around())
+            return self._known[1]
+
+    async def _look_around(self) -> list[str]:
         try:
             answer = await self._json(requests.list_(NAMESPACES, limit=_NAMESPACES_LOOKED_AT))
             known = sorted(_name(item) for item in items_of(answer))
@@ -69,19 +81,19 @@ class RemoteLibrary:
 
     async def list(self, namespace: str, query: Mapping[str, str]) -> dict[str, Any]:
         """A page of artifacts; an empty namespace is all of them."""
-        path = ARTIFACTS.path(namespace or None)
-        found = await self._json(Request("GET", path, tuple((key, value) for key, value in query.items() if value)))
+        given = tuple((key, value) for key, value in query.items() if value)
+        found = await self._json(_request("GET", namespace or None, query=given))
         items_of(found)
         return found
 
     async def get(self, namespace: str, name: str) -> dict[str, Any]:
         """One artifact."""
-        return await self._json(requests.get(ARTIFACTS, namespace, name))
+        return await self._json(_request("GET", namespace, name))
 
     @asynccontextmanager
     async def content(self, namespace: str, name: str, first: int = 0, end: int | None = None) -> AsyncIterator[Body]:
         """Its bytes, in as many requests as that takes; broken ones are gone on with (see ranges)."""
-        ranges = Ranges(self._client, ARTIFACTS.path(namespace, name, "content"), first, end)
+        ranges = Ranges(self._client, _request("GET", namespace, name, "content").path, first, end)
         try:
             await ranges.start()
             assert ranges.end is not None
@@ -101,8 +113,8 @@ class RemoteLibrary:
 
     async def render(self, namespace: str, name: str, query: Mapping[str, str]) -> tuple[str, bytes]:
         """A view of it; a renderer that is busy is asked again for a while."""
-        path = ARTIFACTS.path(namespace, name, "render")
-        request = Request("GET", path, tuple(query.items()), accept="*/*", timeout=RENDER_SECONDS)
+        asked = _request("GET", namespace, name, "render", query=tuple(query.items()))
+        request = replace(asked, accept="*/*", timeout=RENDER_SECONDS)
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
@@ -121,12 +133,13 @@ class RemoteLibrary:
 
     async def delete(self, namespace: str, name: str) -> dict[str, Any]:
         """Remove it for good."""
-        return await self._json(requests.delete(ARTIFACTS, namespace, name))
+        return await self._json(_request("DELETE", namespace, name))
 
     async def hold(self, namespace: str, name: str, reason: str) -> dict[str, Any]:
         """Keep it from retention and deletion; an empty reason releases it."""
         patch = msgspec.json.encode({"metadata": {"annotations": {HOLD: reason or None}}})
-        return await self._json(requests.merge_patch(ARTIFACTS, namespace, name, patch))
+        request = _request("PATCH", namespace, name)
+        return await self._json(replace(request, body=patch, content_type=requests.MERGE_PATCH))
 
     async def _json(self, request: Request) -> dict[str, Any]:
         try:
@@ -138,6 +151,15 @@ class RemoteLibrary:
         if not isinstance(answer, dict):
             raise unexpected("the answer is no object")
         return answer
+
+
+def _request(
+    method: requests.Method, namespace: str | None, name: str | None = None, subresource: str = "", query: Query = ()
+) -> Request:
+    try:
+        return Request(method, ARTIFACTS.path(namespace, name, subresource), query)
+    except ValueError:  # empty, or a dot segment: no object is called so, and a proxy would read another path
+        raise Refused(400, "BadName", "that is no name of a namespace or of an artifact") from None
 
 
 def items_of(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
