@@ -14,7 +14,10 @@ from toe_async.sinks.errors import Absent, Denied, SinkError, SinkUnavailable, T
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _CREDENTIALS = "the store does not accept the access key; look at the workload identity or the credentials file"
 ADVICE: Mapping[str, str] = {
-    "AccessDenied": "grant PutObject, GetObject, DeleteObject and AbortMultipartUpload on the prefix and ListBucket",
+    "AccessDenied": (
+        "look at the key, and grant it PutObject, GetObject, DeleteObject and AbortMultipartUpload on the prefix and "
+        "ListBucket"
+    ),
     "NoSuchBucket": "make the bucket, or correct the store's URL",
     "PermanentRedirect": "the bucket is in another region; add region= to the store's URL",
     "TemporaryRedirect": "the bucket is in another region; add region= to the store's URL",

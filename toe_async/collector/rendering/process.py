@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from toe_async.collector.errors import StoreError
 from toe_async.collector.rendering import frames
 from toe_async.collector.rendering.frames import Answer
 from toe_async.collector.rendering.limits import RenderLimits
@@ -104,8 +105,14 @@ class _Child(asyncio.SubprocessProtocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+
     def process_exited(self) -> None:
         self.exited.set()
+        # What it wrote is in the pipe; a process that it left behind must not keep the pipe from ending.
+        kill_all(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
@@ -145,7 +152,7 @@ async def ask(
 
     Raises:
         TimeoutError: it took longer than `wall_seconds`.
-        Whatever a source raises.
+        StoreError: a source is not as long as it said; and whatever else a source raises.
     """
     async with _running(owner, command, limits) as (transport, child):
         feeding = owner.start(_feed(transport, child, order, sources), name="feed a renderer")
@@ -159,7 +166,7 @@ async def ask(
             await cancel_and_wait(feeding)
         if not child.complete:
             # Its last words and its exit status are on their way; only a process that it started could withhold them.
-            _kill(transport)
+            kill_all(transport)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
                     await child.closed.wait()
@@ -167,8 +174,7 @@ async def ask(
     if child.complete:
         return Told(child.answer, child.body(), said=said)
     status = transport.get_returncode() or 0
-    cpu_spent = status in {-signal.SIGXCPU, -signal.SIGKILL}
-    return Told(None, why=f"{child.why} (status {status})", cpu_spent=cpu_spent, said=said)
+    return Told(None, why=f"{child.why} (status {status})", cpu_spent=status == -signal.SIGXCPU, said=said)
 
 
 @contextlib.asynccontextmanager
@@ -186,11 +192,12 @@ async def _running(
     finally:
         if not starting.cancelled() and starting.exception() is None:
             transport, child = starting.result()
-            _kill(transport)
+            kill_all(transport)
             await _gone(transport, child)
 
 
-def _kill(transport: asyncio.SubprocessTransport) -> None:
+def kill_all(transport: asyncio.SubprocessTransport) -> None:
+    """Kill a child and whatever it started that did not leave its group."""
     # The group's number is not given away while a member lives. When all are gone another process could get it in
     # theory, after the kernel has gone through all numbers between the child's end and this line.
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -225,8 +232,7 @@ async def _feed(transport: asyncio.SubprocessTransport, child: _Child, order: by
         while at < source.size and not pipe.is_closing():
             piece = await source.read(at, min(_FED_AT_ONCE, source.size - at))
             if not piece:
-                pipe.close()  # the child finds its order short and says nothing
-                return
+                raise StoreError("an artifact became shorter while it was read")
             at += len(piece)
             pipe.write(piece)
             await child.writable()

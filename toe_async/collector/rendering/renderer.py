@@ -130,8 +130,8 @@ def _judged(head: frames.Order, told: Told) -> Rendered:
     if told.said or told.answer is None:
         _log.warning("a renderer complained", view=head.view, sizes=head.sizes, why=told.why, said=told.said)
     if told.answer is None:
-        how = "within the time that a rendering may take" if told.cpu_spent else "; the collector's log says why"
-        raise Refused(422, "TooComplex", f"the profile could not be rendered{'' if how[0] == ';' else ' '}{how}")
+        how = " within the time that one may take" if told.cpu_spent else "; the collector's log says why"
+        raise Refused(422, "TooComplex", f"the profile could not be rendered{how}")
     if told.answer.refused is not None:
         word = told.answer.refused
         raise Refused(_STATUS[word], word, frames.plain(told.answer.sentence))
