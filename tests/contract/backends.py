@@ -7,7 +7,7 @@ import asyncio
 import base64
 import hashlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 VERSION = "v1alpha1"
 SERVICE = "backend"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CONTENT = bytes(range(256)) * 4096
 
 
@@ -43,7 +44,10 @@ class Seen:
 
 
 class Backend:
-    """What the server answers can be changed while it runs: `healthy` is about discovery."""
+    """What the server answers can be changed while it runs.
+
+    `healthy` and `discovery` are about the list of its resources, `more` adds subresources of things.
+    """
 
     def __init__(self, group: str, authority: Authority) -> None:
         self.group = group
@@ -52,8 +56,9 @@ class Backend:
         self.port = 0
         self.healthy = True
         self.seen: list[Seen] = []
-        self.received = b""
         self.go_on = asyncio.Event()
+        self.discovery: Handler = self._discovery
+        self.more: dict[str, Handler] = {}
 
     @property
     def base(self) -> str:
@@ -76,7 +81,7 @@ class Backend:
         parts = request.path.strip("/").split("/")
         match parts:
             case ["apis", self.group, version] if version == VERSION:
-                return web.json_response(self._resources()) if self.healthy else web.Response(status=500)
+                return await self.discovery(request)
             case ["openapi", "v3"]:
                 return web.json_response({"paths": {self.base[1:]: {"serverRelativeURL": f"/openapi/v3{self.base}"}}})
             case ["openapi", "v3", *rest] if "/" + "/".join(rest) == self.base:
@@ -84,6 +89,9 @@ class Backend:
             case ["apis", self.group, _, "namespaces", namespace, "things", *rest]:
                 return await self._things(request, namespace, rest)
         return web.json_response(_status(404, "NotFound", "nothing is served there"), status=404)
+
+    async def _discovery(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._resources()) if self.healthy else web.Response(status=500)
 
     async def _things(self, request: web.Request, namespace: str, rest: list[str]) -> web.StreamResponse:
         match rest:
@@ -104,6 +112,8 @@ class Backend:
                 return web.json_response({"sha256": digest.hexdigest()}, status=201)
             case [_, "log" | "slow"]:
                 return await self._slow(request)
+            case [_, sub] if sub in self.more:
+                return await self.more[sub](request)
         raise AssertionError(f"nobody asks for {request.path}")
 
     def _content(self, request: web.Request) -> web.Response:
@@ -252,12 +262,13 @@ def apiservice(held: Backend, server: Server, **spec: object) -> JSON:
     }
 
 
-async def register(server: Server, held: Backend, **spec: object) -> None:
-    """Register a backend and wait until it is available."""
+async def register(server: Server, held: Backend, reason: str = "Passed", **spec: object) -> None:
+    """Register a backend and wait until its condition has a reason; none is waited for when it is empty."""
     await server.make(server.core("services"), service())
     await server.make(SLICES.format(server.namespace), endpoints(held))
     await server.make_cluster_wide(APISERVICES, apiservice(held, server, **spec))
-    await available(server, held, "Passed")
+    if reason:
+        await available(server, held, reason)
 
 
 async def available(server: Server, held: Backend, reason: str) -> JSON:

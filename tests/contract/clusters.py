@@ -12,7 +12,7 @@ import os
 import secrets
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,11 @@ class Server:
         async with self._admin.get(self.url + path) as response:
             assert response.status == 200, await response.read()
             yield response
+
+    async def send(self, path: str, pieces: AsyncIterable[bytes]) -> Answer:
+        """A POST whose body is made while it goes."""
+        async with self._admin.post(self.url + path, data=pieces) as response:
+            return Answer(response.status, await response.read(), response.headers)
 
     async def until(self, path: str, holds: Callable[[JSON], bool], seconds: float = 45) -> JSON:
         """Watch one object until a condition holds; returns its state then."""

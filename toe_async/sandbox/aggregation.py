@@ -7,7 +7,6 @@ discovery; when it is away, the last word is told as stale.
 
 import asyncio
 import random
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -18,28 +17,15 @@ from aiohttp import web
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock, rfc3339
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sandbox import apiservices, certificates, proxying
-from toe_async.sandbox.apiservices import LOCAL, PASSED, Backend, Condition, Served
+from toe_async.sandbox import apiservices, proxying
+from toe_async.sandbox.apiservices import LOCAL, Backend, Condition, Served
 from toe_async.sandbox.certificates import KeyPair
-from toe_async.sandbox.endpoints import slices_of
-from toe_async.sandbox.proxying import Target
-from toe_async.sandbox.rbac import MASTERS, User
+from toe_async.sandbox.probing import DISCOVERY_SECONDS, Prober
+from toe_async.sandbox.rbac import User
 from toe_async.sandbox.resources import APISERVICES, ENDPOINT_SLICES, SERVICES, Resource
 from toe_async.sandbox.status import JsonObject
 from toe_async.sandbox.store import Change, Key
 from toe_async.sandbox.verbs import Verbs
-from toe_async.telemetry import log
-
-_log = log.get(__name__)
-
-_PROBER = User("system:kube-aggregator", groups=(MASTERS,))
-_READER = User("system:aggregator")
-_DISCOVERY_SECONDS = 5.0
-_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-_LARGEST_DOCUMENT = 4 << 20
-"""Bytes of a backend's discovery or OpenAPI index that are read."""
-_LARGEST_CACHE = 64
-"""TLS contexts kept; one for each bundle in use."""
 
 
 class Aggregator:
@@ -61,10 +47,9 @@ class Aggregator:
         self._clock = clock
         self._rng = rng
         self._session = session
-        self._front_proxy = front_proxy
+        self._prober = Prober(verbs, rng, session, front_proxy)
         self._request_seconds = request_seconds
         self._check_seconds = check_seconds
-        self._contexts: dict[tuple[bytes, bool], ssl.SSLContext] = {}
         self._served: dict[str, Served] = {}
         self._due: dict[str, float] = {}
         self._waits: dict[str, Backoff] = {}
@@ -95,10 +80,10 @@ class Aggregator:
         item = self._store.get(APISERVICES, Key("", one.name))
         if item is None or not apiservices.available(item.obj):
             return proxying.unavailable("service unavailable")
-        target = await self._target(one)
+        target = await self._prober.target(one)
         if target is None:
             return proxying.unavailable("service unavailable")
-        seconds = min(_DISCOVERY_SECONDS, self._request_seconds) if discovery else self._request_seconds
+        seconds = min(DISCOVERY_SECONDS, self._request_seconds) if discovery else self._request_seconds
         return await proxying.forward(request, self._session, target, user, None if long_running else seconds)
 
     async def run(self) -> None:
@@ -162,9 +147,9 @@ class Aggregator:
             self._served.pop(name, None)
             self._write(name, LOCAL)
             return
-        found = apiservices.obstacle(one, *self._held(one)) or await self._probe(one)
+        found = await self._prober.check(one)
         # Discovery comes first, so that who waits for the condition finds the resources at once.
-        known = await self._discover(one) if found.status == "True" else None
+        known = await self._prober.discover(one) if found.status == "True" else None
         now = self._store.get(APISERVICES, Key("", name))
         if now is None or now.obj["spec"] != item.obj["spec"]:  # a check of what it is now follows
             return
@@ -189,98 +174,6 @@ class Aggregator:
             return {**obj, "status": {**status, "conditions": [{**said, "lastTransitionTime": since}]}}
 
         self._verbs.write_status(APISERVICES, Key("", name), change)
-
-    def _held(self, one: Backend) -> tuple[JsonObject | None, list[JsonObject]]:
-        at = Key(one.namespace, one.service)
-        service = self._store.get(SERVICES, at)
-        return (None if service is None else service.obj), [item.obj for item in slices_of(self._verbs, at)]
-
-    async def _target(self, one: Backend, *, verified: bool = True) -> Target | None:
-        """A random endpoint; None without one or when the caBundle holds no certificate."""
-        found = apiservices.addresses(one, *self._held(one))
-        if not found:
-            return None
-        verified = verified and one.verified
-        held = (one.authority if verified else b"", verified)
-        if held not in self._contexts:
-            try:
-                context = await asyncio.to_thread(
-                    certificates.proxy_context, self._front_proxy, held[0], verified=verified
-                )
-            except (OSError, ValueError):
-                return None
-            if len(self._contexts) >= _LARGEST_CACHE:
-                self._contexts.clear()
-            self._contexts[held] = context
-        address, port = self._rng.choice(found)
-        return Target(address, port, one.server_name, self._contexts[held])
-
-    async def _probe(self, one: Backend) -> Condition:
-        """Ask for the discovery document. The certificate is not verified here, as in the real check."""
-        target = await self._target(one, verified=False)
-        if target is None:
-            message = f'no endpoints available for service "{one.service}"'
-            return Condition("False", "FailedDiscoveryCheck", message)
-        url = target.url(f"/apis/{one.group}/{one.version}")
-        said = f"failing or missing response from {url}: "
-        try:
-            status, _ = await self._get(target, url.raw_path, _PROBER, "application/json")
-        except TimeoutError:
-            return Condition("False", "FailedDiscoveryCheck", f"{said}context deadline exceeded")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Condition("False", "FailedDiscoveryCheck", f"{said}{error}")
-        if not 200 <= status < 300:
-            return Condition("False", "FailedDiscoveryCheck", f"{said}bad status from {url}: {status}")
-        return PASSED
-
-    async def _discover(self, one: Backend) -> Served | None:
-        """Ask what the backend serves; None when it does not say."""
-        target = await self._target(one)
-        if target is None:
-            return None
-        try:
-            resources = await self._resources(target, one)
-            status, raw = await self._get(target, "/openapi/v3", _READER, "application/json")
-            paths = msgspec.json.decode(raw)["paths"] if status == 200 else {}
-        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("an aggregated API does not say what it serves", apiservice=one.name, error=repr(error))
-            return None
-        return Served(one, resources, True, f"apis/{one.group}/{one.version}" in paths)
-
-    async def _resources(self, target: Target, one: Backend) -> list[JsonObject]:
-        status, raw = await self._get(target, "/apis", _PROBER, _DISCOVERY)
-        body = msgspec.json.decode(raw) if status == 200 else {}
-        if body.get("kind") == "APIGroupDiscoveryList":
-            for group in body["items"]:
-                for version in group["versions"]:
-                    if (group["metadata"]["name"], version["version"]) == (one.group, one.version):
-                        found: list[JsonObject] = version.get("resources") or []
-                        return found
-        status, raw = await self._get(target, f"/apis/{one.group}/{one.version}", _PROBER, "application/json")
-        if status != 200:
-            raise ValueError(f"discovery answers {status}")
-        body = msgspec.json.decode(raw)
-        return apiservices.described(body.get("resources") or [], one.group, one.version)
-
-    async def _get(self, target: Target, path: str, user: User, accept: str) -> tuple[int, bytes]:
-        headers = proxying.identity(user)
-        headers["Accept"] = accept
-        async with (
-            asyncio.timeout(_DISCOVERY_SECONDS),
-            self._session.get(
-                target.url(path),
-                headers=headers,
-                allow_redirects=False,
-                ssl=target.context,
-                server_hostname=target.server_name,
-            ) as answer,
-        ):
-            raw = bytearray()
-            async for piece in answer.content.iter_any():
-                raw += piece
-                if len(raw) > _LARGEST_DOCUMENT:
-                    raise ValueError(f"{path} has more than {_LARGEST_DOCUMENT} bytes")
-            return answer.status, bytes(raw)
 
 
 @asynccontextmanager

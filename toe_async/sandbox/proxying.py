@@ -25,8 +25,8 @@ _HOP_BY_HOP = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
 })  # fmt: skip
-_CREDENTIALS = ("authorization", "impersonate-")
-_IDENTITY = ("x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-")
+_OURS = frozenset({"authorization", "expect", "host", "x-remote-user", "x-remote-uid", "x-remote-group"})
+_OURS_BY_PREFIX = ("x-remote-extra-", "impersonate-")
 _LEGAL = frozenset(string.ascii_letters + string.digits + "!#$&'*+-.^_`|~")
 _LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
@@ -69,11 +69,11 @@ def _escaped(key: str) -> str:
 
 def outgoing(headers: CIMultiDictProxy[str], user: User, peer: str) -> CIMultiDict[str]:
     """What a backend gets of a request's headers."""
-    dropped = _dropped(headers) | {"host", "expect"}
+    dropped = _dropped(headers) | _OURS
     kept = CIMultiDict(
         (name, value)
         for name, value in headers.items()
-        if name.lower() not in dropped and not name.lower().startswith((*_CREDENTIALS, *_IDENTITY))
+        if name.lower() not in dropped and not name.lower().startswith(_OURS_BY_PREFIX)
     )
     kept["X-Forwarded-For"] = ", ".join([*kept.getall("X-Forwarded-For", ()), peer])
     kept.extend(identity(user))
@@ -109,9 +109,10 @@ async def forward(
 
     `seconds` limits both together; None is without limit. Cancellation closes the backend's connection.
 
+    When the body breaks off the client's connection is closed.
+
     Raises:
         Refusal: an upgrade, or no answer in time.
-        ConnectionResetError: the body broke off; the client's connection is closed.
     """
     if "upgrade" in {one.strip().lower() for one in request.headers.get("Connection", "").split(",")}:
         raise bad_request("the sandbox passes no upgraded connections on to aggregated APIs")
@@ -143,4 +144,4 @@ async def forward(
             return unavailable(f"error trying to reach service: {error}")
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("an aggregated API's answer broke off") from error
+        return response
