@@ -6,10 +6,10 @@ counted, so that one odd artifact never hides the others.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from toe_async.apis.meta import Wire
 from toe_async.collector.errors import Refused
@@ -18,18 +18,20 @@ _FOLDED = (".folded", ".folded.gz", ".collapsed", ".collapsed.gz")
 _PPROF = (".pb.gz", ".pb", ".pprof", ".pprof.gz", ".prof")
 _HOLD = "toe.run/hold"
 
+Instant = Annotated[datetime, Meta(tz=True)]
+
 
 class _Meta(Wire, frozen=True, kw_only=True):
     name: str
     namespace: str
     uid: str = ""
-    creation_timestamp: datetime
+    creation_timestamp: Instant
     annotations: dict[str, str] = field(default_factory=dict)
 
 
 class _Facts(Wire, frozen=True, kw_only=True):
     leaf: str
-    size: int
+    size: Annotated[int, Meta(ge=0)]
     capture: str
     sha256: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -44,7 +46,7 @@ class _Facts(Wire, frozen=True, kw_only=True):
     tool: str = ""
     reason: str = ""
     trigger: str = ""
-    triggered_at: datetime | None = None
+    triggered_at: Instant | None = None
     retention_days: int | None = None
     hold: str = ""
 

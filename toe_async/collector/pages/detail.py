@@ -167,7 +167,13 @@ def _over_time(known: Known) -> Element | None:
         h2("The same file over time"),
         _chart(of, known.one),
         _table(
-            _thead(_tr([_th(text, scope="col") for text in ("Captured", "Pod", "Why", "Size", "")])),
+            _thead(
+                _tr(
+                    [_th(text, scope="col") for text in ("Captured", "Pod", "Why")],
+                    _th("Size", scope="col", cls="number"),
+                    _td(),
+                )
+            ),
             _tbody([_like_row(held, known) for held in newest_first]),
             cls="like",
         ),
@@ -220,7 +226,7 @@ def _chart(of: sparkline.Series, one: Artifact) -> Element:
             view_box=f"0 0 {_CHART_WIDTH} {_CHART_HEIGHT}",
             cls="chart",
             role="group",
-            aria_label=f"Sizes of {len(of.members)} captures, from {wording.size(of.smallest)} to {wording.size(of.largest)}",
+            aria_label=f"{len(of.members)} sizes, from {wording.size(of.smallest)} to {wording.size(of.largest)}",
         ),
         div(
             span(wording.moment(of.members[0].at)),

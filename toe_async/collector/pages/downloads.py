@@ -39,10 +39,11 @@ async def content(library: Library, request: web.Request, namespace: str, name: 
         ConnectionError: the bytes ended early, and so does the connection.
     """
     first, end = await _wanted(library, request, namespace, name)
-    reply = web.StreamResponse(status=200 if end is None else 206, headers=SAFE_HEADERS)
+    reply = web.StreamResponse(headers=SAFE_HEADERS)
     try:
         async with library.content(namespace, name, first, end) as body:
             file = body.filename if _FILE_NAME.fullmatch(body.filename) else "artifact"
+            reply.set_status(206 if "Content-Range" in body.headers else 200)
             reply.headers.update(body.headers)
             reply.headers["Content-Type"] = "application/octet-stream"
             reply.headers["Content-Disposition"] = f'attachment; filename="{file}"'

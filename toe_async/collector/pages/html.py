@@ -6,11 +6,12 @@ inline styles cannot be written at all. Characters that would change how the tex
 direction overrides, zero widths) are shown as U+FFFD.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias, Union
 
-_VOID = frozenset({"br", "circle", "hr", "img", "input", "link", "meta", "path", "polyline", "rect", "use"})
+_VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
 _FOLLOWED = frozenset({"href", "src", "action", "formaction"})
 _HERE = re.compile(r"(/(?![/\\])|\?|#)[!-~]*")
 _NAME = re.compile(r"[a-z][a-zA-Z0-9-]*")
@@ -92,6 +93,7 @@ def _attribute(key: str, value: str | int | bool) -> str:
     return f' {name}="{text.translate(_ESCAPED)}"'
 
 
+@functools.cache  # names come from our own code alone, so there are few
 def _wire_name(key: str) -> str:
     name = _NAMES.get(key) or key.replace("_", "-")
     if name.startswith("on") or name in {"style", "srcdoc", "srcset", "ping"} or not _NAME.fullmatch(name):

@@ -82,6 +82,7 @@ class _Rows:
         self._shown, self._captures = shown, captures
         self._series = sparkline.series(shown.listing.artifacts)
         self._names = {key: f"s{number}" for number, key in enumerate(self._series)}
+        self._narrowed: dict[tuple[str, str], Element | None] = {}
 
     def symbols(self) -> Element:
         """The lines of all series, drawn once."""
@@ -131,20 +132,23 @@ class _Rows:
         )
 
     def _narrowing(self, field: str, value: str) -> Element | None:
+        # Rows repeat each other's, and making one takes longer than all else of a row.
+        if (field, value) not in self._narrowed:
+            self._narrowed[field, value] = self._narrow(field, value)
+        return self._narrowed[field, value]
+
+    def _narrow(self, field: str, value: str) -> Element | None:
         if not value:
             return None
-        here = getattr(self._shown.filters, field) == value
-        return (
-            span(value)
-            if here
-            else a(value, href=self._shown.filters.address(**{field: value}), title=f"Only this {field}")
-        )
+        if getattr(self._shown.filters, field) == value:
+            return span(value)
+        return a(value, href=self._shown.filters.address(**{field: value}), title=f"Only this {field}")
 
     def _artifact(self, one: Artifact) -> Element:
         facts = one.facts
         of = f"{facts.leaf} of {facts.pod}, {wording.clock(one.at)}"
         return _li(
-            input_(type="checkbox", name="pick", value=one.key, aria_label=f"Compare {of}")
+            input_(type="checkbox", name="pick", value=one.key, aria_label=f"Compare {of}", title="Tick two to compare")
             if one.is_profile
             else span(cls="no-pick"),
             a(facts.leaf, href=address(one), cls="open", aria_label=of),

@@ -17,6 +17,7 @@ _HEADINGS = {
     403: "Not allowed",
     404: "Nothing here",
     409: "Not as things stand",
+    410: "This page has expired",
     413: "Too big",
     422: "Cannot be drawn",
     429: "Too many at once",
@@ -80,8 +81,10 @@ def sign_in(shell: Shell, *, after: str, said: str, status: int = 200, wrong: bo
             p("A token of your cluster that is meant for its API server, such as:", cls="hint"),
             _pre(_code("kubectl create token NAME --namespace NAMESPACE --duration 1h")),
             p(
-                "It stays in this server's memory for this session alone, and shows you what its owner may see. "
-                "To go without one: kubectl toe ui",
+                "It stays in this server's memory for this session alone, and shows what its owner may see. "
+                "To go without one, run ",
+                _code("kubectl toe ui"),
+                ".",
                 cls="hint",
             ),
             cls="notice",

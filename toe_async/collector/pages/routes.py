@@ -20,6 +20,7 @@ from toe_async.telemetry import log
 _ONE = "/ui/artifacts/{namespace}/{name}"
 _LIKE = 60
 _SIBLINGS = 64
+_MOST_PAGES = 10
 _LONGEST_ADDRESS = 4096
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 _log = log.get("collector.pages")
@@ -276,15 +277,15 @@ class _Pages:
         return read_list(found).artifacts
 
     async def _collect(self, library: Library, namespace: str, query: dict[str, str], limit: int) -> Listing:
-        """As many as are wanted, in as many pages of the library as that takes."""
+        """As many as are wanted, in some pages of the library; an empty one need not be the last."""
         artifacts: list[Artifact] = []
         unreadable, wanted = 0, limit
-        while True:
+        for _ in range(_MOST_PAGES):
             found = read_list(await library.list(namespace, {**query, "limit": str(wanted)}))
             artifacts += found.artifacts
             unreadable += found.unreadable
             wanted -= len(found.artifacts) + found.unreadable
-            if not found.continue_ or wanted <= 0 or not (found.artifacts or found.unreadable):
+            if not found.continue_ or wanted <= 0:
                 break
             query = {**query, "continue": found.continue_}
         return Listing(

@@ -22,16 +22,8 @@ class Series(Struct, frozen=True):
     """Artifacts of one series, oldest first; at least two."""
 
     members: tuple[Artifact, ...]
-
-    @property
-    def smallest(self) -> int:
-        """The least size."""
-        return min(one.facts.size for one in self.members)
-
-    @property
-    def largest(self) -> int:
-        """The greatest size."""
-        return max(one.facts.size for one in self.members)
+    smallest: int
+    largest: int
 
 
 def series(artifacts: Iterable[Artifact]) -> dict[tuple[str, str, str], Series]:
@@ -39,11 +31,7 @@ def series(artifacts: Iterable[Artifact]) -> dict[tuple[str, str, str], Series]:
     found: dict[tuple[str, str, str], list[Artifact]] = {}
     for one in artifacts:
         found.setdefault(one.series, []).append(one)
-    return {
-        key: Series(tuple(sorted(members, key=lambda one: one.at)))
-        for key, members in found.items()
-        if len(members) > 1
-    }
+    return {key: _series(members) for key, members in found.items() if len(members) > 1}
 
 
 def place(of: Series, one: Artifact, width: float, height: float, pad: float = _PAD) -> tuple[float, float]:
@@ -80,3 +68,8 @@ def mark(name: str, of: Series, one: Artifact, text: str) -> Element:
         height=HEIGHT,
         role="img",
     )
+
+
+def _series(members: list[Artifact]) -> Series:
+    sizes = [one.facts.size for one in members]
+    return Series(tuple(sorted(members, key=lambda one: one.at)), min(sizes), max(sizes))

@@ -12,10 +12,11 @@ from toe_async.collector.pages.detail import crumbs
 from toe_async.collector.pages.html import Element, Node, tag
 from toe_async.collector.pages.shell import a, address, button, div, form, h1, input_, p, span
 
-_label, _meter, _nav, _table, _tbody = map(tag, ("label", "meter", "nav", "table", "tbody"))
+_label, _nav, _rect, _svg, _table, _tbody = map(tag, ("label", "nav", "rect", "svg", "table", "tbody"))
 _td, _th, _thead, _tr = map(tag, ("td", "th", "thead", "tr"))
 
 MOST_ROWS = 500
+_BAR = 84
 _DURATIONS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns"))
 
 
@@ -80,7 +81,6 @@ def content(one: Artifact, top: Top, wanted: Wanted) -> Node:
     fitting = [row for row in top.rows if needle in row.function.casefold()]
     fitting.sort(key=lambda row: row.cumulative if wanted.by == "cumulative" else row.flat, reverse=True)
     shown = fitting[:MOST_ROWS]
-    unit = top.kind.unit
     return [
         crumbs(one, "Top functions"),
         h1("Top functions"),
@@ -110,12 +110,7 @@ def content(one: Artifact, top: Top, wanted: Wanted) -> Node:
             a("Flame graph", href=_flame(one, wanted), cls="button primary flame"),
             cls="tools",
         ),
-        p(
-            f"{len(fitting):,} functions, {_value(top.total, unit)} of {top.kind.type} in all",
-            f", the first {MOST_ROWS:,} shown" if len(fitting) > MOST_ROWS else None,
-            cls="status",
-            role="status",
-        ),
+        p(_count(top, len(fitting)), cls="status", role="status"),
         _table(
             _thead(
                 _tr(
@@ -124,7 +119,7 @@ def content(one: Artifact, top: Top, wanted: Wanted) -> Node:
                     _th("Function", scope="col"),
                 )
             ),
-            _tbody([_row(row, top.total, unit) for row in shown]),
+            _tbody([_row(row, top, wanted) for row in shown]),
             cls="tops",
         )
         if shown
@@ -161,14 +156,31 @@ def _sorted(one: Artifact, wanted: Wanted, by: str, words: str) -> Element:
     )
 
 
-def _row(row: Row, total: int, unit: str) -> Element:
+def _count(top: Top, count: int) -> str:
+    words = [f"{count:,} function{'' if count == 1 else 's'}"]
+    if count > MOST_ROWS:
+        words.append(f"the first {MOST_ROWS:,} shown")
+    words.append(f"{_value(top.total, top.kind.unit)} in all ({top.kind.type})")
+    return " · ".join(words)
+
+
+def _row(row: Row, top: Top, wanted: Wanted) -> Element:
+    unit, total = top.kind.unit, top.total
+    sorted_by = row.cumulative if wanted.by == "cumulative" else row.flat
+    part = min(abs(sorted_by) / abs(total), 1.0) if total else 0.0
     return _tr(
         _td(_value(row.flat, unit), cls="number"),
         _td(_share(row.flat, total), cls="number share"),
         _td(_value(row.cumulative, unit), cls="number"),
         _td(_share(row.cumulative, total), cls="number share"),
         _td(
-            _meter(value=abs(row.cumulative), max=max(abs(total), 1), aria_hidden="true"),
+            _svg(
+                _rect(width=_BAR, height=8, rx=2),
+                _rect(width=f"{part * _BAR:.1f}", height=8, rx=2, cls="part"),
+                width=_BAR,
+                height=8,
+                aria_hidden="true",
+            ),
             span(row.function, cls="function"),
         ),
     )
