@@ -88,6 +88,15 @@ def size(value: str) -> int:
     return found
 
 
+def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """What ``parse`` reads, or ``none``."""
+
+    def read(value: str) -> T | None:
+        return None if value == "none" else parse(value)
+
+    return read
+
+
 def duration(value: str) -> timedelta:
     """A Go-style duration above zero."""
     try:

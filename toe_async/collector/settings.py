@@ -63,6 +63,16 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     max_store_bytes: int | None = None
     metrics_address: str = ""
     """Where /metrics and the probes answer in plain HTTP besides the main address; empty: nowhere else."""
+    store_url: str = ""
+    """Where artifacts are kept; empty: below `root`, which is needed in any case for what is under way."""
+    aggregation_listen: str = ""
+    """Where the API server reaches us as an aggregated API; empty: it does not."""
+    register_ca: Path | None = None
+    """The CA of our certificate, kept in the APIService's `caBundle`."""
+    trusted_proxies: frozenset[str] = frozenset()
+    """Common names of authenticating proxies whose X-Remote-User is believed on the main address."""
+    title: str = "toe"
+    """What the pages call this collector, the cluster's name for example."""
     limits: Limits = Limits()
 
 
@@ -119,3 +129,13 @@ def check(settings: CollectorSettings) -> None:
         raise SettingsError("a key pair is missing: give --tls-cert and --tls-key (or --insecure-http on loopback)")
     if settings.metrics_address:
         parse_address(settings.metrics_address)
+    if settings.aggregation_listen:
+        parse_address(settings.aggregation_listen)
+        if None in pair:
+            raise SettingsError("the API server speaks TLS: give --tls-cert and --tls-key, or no --aggregation-listen")
+    if settings.register_ca is not None and not settings.aggregation_listen:
+        raise SettingsError("--register-ca is for the APIService: give --aggregation-listen too, or neither")
+    if settings.trusted_proxies and settings.client_ca is None and not address.loopback:
+        raise SettingsError(
+            "a proxy is known by its certificate: give --client-ca with --trusted-proxy, or listen on loopback"
+        )
