@@ -57,6 +57,7 @@ def collector(folder: Path) -> Object:
         "toe_async",
         "collector",
         f"--root={folder / 'store'}",
+        "--max-artifact-bytes=64Gi",
         "--listen=$(POD_IP):8443",
         "--metrics-address=$(POD_IP):8080",
         "--insecure-http",
