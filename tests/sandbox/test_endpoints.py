@@ -73,12 +73,13 @@ async def test_slices_of_a_service_without_a_selector_are_nobodys_but_their_make
 async def test_bad_slices_are_refused() -> None:
     async with sandbox_server() as server:
         path = SLICES.format(server.namespace)
-        for body, field in [
+        cases: list[tuple[JSON, str]] = [
             ({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}]}, "endpoints[0].addresses[0]"),
             ({"addressType": "IPv6", "endpoints": [{"addresses": ["x"]}]}, "endpoints[0].addresses[0]"),
             ({"addressType": "IPv5", "endpoints": []}, "addressType"),
             ({"endpoints": []}, "addressType"),
-        ]:
+        ]
+        for body, field in cases:
             answer = await server.call("POST", path, {"metadata": {"name": "s"}, **body})
             assert (answer.status, [field for _, field in answer.causes]) == (422, [field])
 

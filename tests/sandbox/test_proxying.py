@@ -113,7 +113,7 @@ def test_an_answer_keeps_its_own_headers_but_for_hop_by_hop_and_other_origins() 
 async def test_a_request_is_cut_at_its_limit_and_a_log_is_not() -> None:
     async with (
         asyncio.timeout(10),
-        proxied(SandboxSettings(request_seconds=0.3)) as (server, things),
+        proxied(SandboxSettings(request_seconds=0.6)) as (server, things),
         server.stream(things.things(server.namespace, "one", "log")) as log,
     ):
         assert await log.content.readexactly(6) == b"first "
@@ -135,7 +135,7 @@ async def test_no_answer_within_the_limit_is_a_timeout() -> None:
             ended.set()
         raise AssertionError
 
-    async with proxied(SandboxSettings(request_seconds=0.3)) as (server, things), asyncio.timeout(10):
+    async with proxied(SandboxSettings(request_seconds=0.6)) as (server, things), asyncio.timeout(10):
         things.more["silent"] = silent
         answer = await server.call("GET", things.things(server.namespace, "one", "silent"))
         assert (answer.status, answer.body["reason"]) == (504, "Timeout")
