@@ -35,7 +35,7 @@ class Connections:
 
     async def open(self) -> None:
         """Open the file, or a new one in its place when it cannot be used. Raises StoreError."""
-        await self._disk.run(lambda: self._open(seize=True))
+        await self._disk.run(self._open)
 
     async def renew(self) -> None:
         """Open whatever file stands there now, or a new one in the place of a broken one."""
@@ -90,22 +90,16 @@ class Connections:
         with translated():
             return step(self._writer)
 
-    def _open(self, *, seize: bool) -> None:
+    def _open(self) -> None:
         # In microseconds since 1970, so that versions go on growing after an index was lost, however fast they came.
-        self._file.prepare(micros(self._clock.now()), seize=seize)
+        self._file.prepare(micros(self._clock.now()))
         self._writer = self._file.connect(writer=True, cache_bytes=_WRITER_CACHE_BYTES)
         for _ in range(_READERS):
             self._readers.append(self._file.connect(writer=False, cache_bytes=_READER_CACHE_BYTES))
 
     def _reopen(self) -> None:
-        try:
-            self._file.check()
-        except IndexLost:
-            replaced = True
-        else:
-            replaced = False
         self._close()
-        self._open(seize=not replaced)
+        self._open()
 
     def _close(self) -> None:
         held, self._readers = self._readers, []

@@ -29,6 +29,7 @@ _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
 _LOCK_LOOK_SECONDS = 0.02
 _WAL_BYTES = 64 << 20
+_NO_FILE = (-1, -1)
 _PRIMARY = 0xFF  # of an extended result code
 _log = log.get("collector.catalog")
 
@@ -95,19 +96,22 @@ class IndexFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._identity = (-1, -1)
+        self._identity = _NO_FILE
 
-    def prepare(self, first_version: int, *, seize: bool) -> None:
+    def prepare(self, first_version: int) -> None:
         """Make sure that a usable file stands there; versions given from now on are above `first_version`.
 
-        Without `seize` a file that cannot be used stays where it is: another program has put it there since.
+        The file that was prepared before is broken when this is asked again, whatever it looks like. One that another
+        program has put there since stays where it is: two would else take each other's place for ever.
 
         Raises:
             StoreError: it cannot be used or made.
         """
         with translated(), _locked(self.path.with_name(self.path.name + ".lock")):
-            if not self._usable(first_version):
-                if not seize:
+            known = self._identity != _NO_FILE
+            broken = known and self._now() == self._identity
+            if broken or not self._usable(first_version):
+                if known and not broken:
                     raise StoreError("the index belongs to another program by now; restart the collector")
                 self._move_aside()
                 if not self._usable(first_version):
@@ -131,7 +135,7 @@ class IndexFile:
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
-            return -1, -1
+            return _NO_FILE
         return found.st_dev, found.st_ino
 
     def _open(self) -> sqlite3.Connection:
