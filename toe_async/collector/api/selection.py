@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from toe_async.apis import selectors
 from toe_async.collector.catalog import LARGEST_PAGE, FieldTerm, Query
+from toe_async.collector.catalog.query import FIELDS
 from toe_async.collector.errors import Refused
 from toe_async.lib.clock import parse_rfc3339
 from toe_async.lib.durations import parse_duration
@@ -121,11 +122,10 @@ def _fields(text: str) -> Iterator[FieldTerm]:
         term = _TERM.fullmatch(part)
         if term is None:
             raise _bad(f"fieldSelector: {part[:80]!r} is not like artifact.run=NAME or artifact.run!=NAME")
-        try:
-            value = re.sub(r"\\(.)", r"\1", term["value"])
-            yield FieldTerm(term["path"].strip(), value, term["operator"] != "!=")
-        except ValueError as unknown:
-            raise _bad(f"field label not supported: {term['path'][:80]}; {unknown}") from None
+        path = term["path"].strip()
+        if path not in FIELDS:
+            raise _bad(f"field label not supported: {path[:80]}; there are {', '.join(FIELDS)}")
+        yield FieldTerm(path, re.sub(r"\\(.)", r"\1", term["value"]), term["operator"] != "!=")
 
 
 def _bad(message: str) -> Refused:
