@@ -45,7 +45,7 @@ class Console:
         print(word, clean(line), file=self._err, flush=True)
 
     def progress(self, line: str, *, last: bool = False) -> None:
-        """A line that the next one replaces, at most ten times a second; nothing where stderr is no terminal."""
+        """A line that the next one replaces, at most ten times a second unless it is a last one; only on a terminal."""
         now = time.monotonic()
         if self.interactive and (last or now - self._drawn_at >= _REDRAW_SECONDS):
             self._drawn, self._drawn_at = True, now

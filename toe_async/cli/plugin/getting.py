@@ -60,7 +60,7 @@ async def run(session: Session) -> Exit:
             except Stopped as stopped:
                 console.error(f"{label}: {stopped}")
                 return Outcome(failure=Exit.FAILED)
-            console.progress(line(meter.finished()))
+            console.progress(line(meter.finished()), last=True)
             if arguments.output not in {"json", "yaml"}:
                 console.data(into.shown(target.name))
             return Outcome(file=into.shown(target.name))

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toe_async.cli.plugin import text
-from toe_async.cli.plugin.artifact import Artifact
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from toe_async.cli.plugin.artifact import Artifact
 
 _GAP = "   "
 
@@ -25,7 +28,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset
     return lines
 
 
-def artifact_table(found: Sequence[Artifact], now: datetime, *, wide: bool, namespaces: bool) -> list[str]:
+def artifact_table(found: "Sequence[Artifact]", now: "datetime", *, wide: bool, namespaces: bool) -> list[str]:
     """What `list` shows."""
     head = ["NAME", "SIZE", "AGE", "POD", "RUN", "REASON"]
     if wide:

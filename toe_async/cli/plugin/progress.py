@@ -26,8 +26,8 @@ def line(state: State) -> str:
     bar = "#" * full + "." * (_BAR - full)
     left = (state.bytes - state.bytes_done) / state.rate if state.rate > 0 else None
     eta = "--:--" if left is None or left >= 360_000 else clock(left)
-    amount = f"{text.size(state.bytes_done)}/{text.size(state.bytes)}  {text.size(int(state.rate))}/s"
-    return f"[{bar}] {int(share * 100):3d}% {state.files_done}/{state.files}  {amount}  ETA {eta}  {state.name}"
+    amount = f"{text.size(state.bytes_done)}/{text.size(state.bytes)} {text.size(int(state.rate))}/s"
+    return f"[{bar}] {int(share * 100):3d}% {state.files_done}/{state.files} {amount} ETA {eta} {state.name}"
 
 
 def clock(seconds: float) -> str:

@@ -44,7 +44,7 @@ class RemoteLibrary:
         self._known: tuple[float, list[str]] = (float("-inf"), [])
 
     async def namespaces(self) -> list[str]:
-        """Namespaces with artifacts that the user may list, among the first 500 of the cluster, as of half a minute ago.
+        """Namespaces with artifacts that the user may list, among the first 500 there are; half a minute old at most.
 
         A user who may not list namespaces gets the context's own, if its artifacts may be listed.
         """

@@ -98,13 +98,16 @@ async def _save(session: Session, wanted: str, content: bytes) -> None:
 def _write(directory: str, name: str, content: bytes, *, replace: bool) -> None:
     part = part_name(name, hashlib.sha256(content).hexdigest())
     try:
-        with folder.opened(directory) as into:
-            with into.part(part) as fd:
+        with folder.opened(directory) as into, into.part(part) as fd:
+            try:
                 os.ftruncate(fd, 0)
                 view = memoryview(content)
                 while view:
                     view = view[os.write(fd, view) :]
-            into.publish(part, name, replace=replace)
+                into.publish(part, name, replace=replace)
+            except OSError:
+                into.remove(part)  # the server draws it again at once
+                raise
     except FileExistsError:
         raise Stopped(f"{name} is there already; --force replaces it") from None
     except OSError as error:
