@@ -71,7 +71,7 @@ async def whole(request: web.Request, max_bytes: int, limits: Limits, clock: Clo
 
 
 async def _go_ahead(request: web.Request) -> None:
-    if "Expect" in request.headers and request.version == HttpVersion11:
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # aiohttp takes written bytes for a begun answer
         await request.writer.drain()
