@@ -17,8 +17,8 @@ MAX_NODES = 120_000
 class Tree(msgspec.Struct, frozen=True):
     """Nodes in preorder: parents before children, a subtree in one piece. Node 0 is the whole profile, at depth 0.
 
-    Frames are told apart by function, as in `top` and `folded`; `files` has each function's file, as first
-    met. `own` has what a node costs by itself, one value for each kind; nodes that cost nothing are left out.
+    Frames are told apart by function, as in `top` and `folded`; function 0 is the root's. `files` has each function's
+    file, as first met. `own` has what a node costs by itself, one value for each kind; nodes that cost nothing are left out.
     `dropped` counts the nodes that SMALLER stands for.
     """
 
@@ -36,8 +36,8 @@ def merge(sources: list[tuple[Profile, list[int]]], max_nodes: int = MAX_NODES) 
     A node's values are those of the first source, then those of the second, and so on. Above `max_nodes` the nodes
     that cost least (counting what they call, as shares of each kind's total) are drawn together: see SMALLER.
     """
-    functions: dict[str, int] = {"": 0}
-    files = [""]
+    functions: dict[str, int] = {}
+    files = [""]  # number 0 is the root's, whatever functions are called
     width = sum(len(columns) for _, columns in sources)
     stacks: dict[tuple[int, ...], list[int]] = {}
     left = 0
@@ -55,7 +55,7 @@ def merge(sources: list[tuple[Profile, list[int]]], max_nodes: int = MAX_NODES) 
                 sums[at] += sample.values[column]
         left += len(columns)
     depths, names, own = _preorder(stacks)
-    tree = Tree(list(functions), files, depths, names, own, 0)
+    tree = Tree(["", *functions], files, depths, names, own, 0)
     return tree if len(depths) <= max_nodes else _pruned(tree, width, max_nodes)
 
 

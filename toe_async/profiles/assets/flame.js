@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("profile").textContent);
 $("profile").remove();
-const names = data.names;
+const names = data.names.map((name) => name || "(no name)");
 const N = data.depths.length;
 const ROW = 20;
 const FONT = '12px ui-monospace, "SF Mono", Menlo, Consolas, monospace';
