@@ -93,11 +93,13 @@ class Orphans:
             removed += await self._clear_private(now)
             self._walk = _walk(self._root, (), now - LEFT_ALONE)
         end = self._clock.monotonic() + _PASS_SECONDS
-        while (walk := self._walk) is not None and self._clock.monotonic() < end:
+        while (walk := self._walk) is not None:
             # Forgotten first: a walk that failed half-way cannot go on.
             self._walk = None
             if await self._piece(walk):
                 self._walk = walk
+            if self._clock.monotonic() >= end:
+                break
         return removed
 
     async def close(self) -> None:
@@ -153,9 +155,9 @@ class Orphans:
         removed = 0
         with self._root.enter(_TAKEN, create=True) as taken:
             for half in list(islice(_taken(taken, (), now - _TAKEN_FOR), _LOOKED_AT)):
-                with taken.enter(half.directory) as held:
-                    if not self._wanted(held, half):
-                        removed += held.remove(half.name)
+                with contextlib.suppress(FileNotFoundError), taken.enter(half.directory) as held:
+                    if not self._wanted(held, half) and held.remove(half.name):
+                        removed += 1
                         _log.warning("half an artifact was removed", file=half.name, missing=half.other)
                 remove_empty(taken, half.directory)
                 remove_empty(self._root, half.directory)
@@ -223,7 +225,7 @@ def _walk(root: Directory, at: tuple[str, ...], before: datetime) -> Walk:
 def _taken(folder: Directory, at: tuple[str, ...], before: datetime) -> Iterator[Half]:
     for entry in folder.entries():
         if entry.is_dir(follow_symlinks=False):
-            with folder.enter((entry.name,)) as below:
+            with contextlib.suppress(FileNotFoundError), folder.enter((entry.name,)) as below:
                 yield from _taken(below, (*at, entry.name), before)
         elif _is_old(folder, entry.name, before):
             yield Half(at, entry.name)
@@ -235,8 +237,8 @@ def _is_half(folder: Directory, half: Half, before: datetime) -> bool:
 
 
 def _put_back(taken: Directory, folder: Directory, name: str) -> None:
-    # A name that is taken again has its own content by now.
-    with contextlib.suppress(FileExistsError):
+    # A name that is taken again has its own content by now; or another janitor was faster.
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
         taken.link(name, folder, name)
         folder.sync()
     taken.remove(name)
