@@ -31,7 +31,7 @@ from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.rendering.renderer import Renderer
 from toe_async.collector.settings import Limits
 from toe_async.collector.storage import DirectoryStore
-from toe_async.lib.clock import SystemClock
+from toe_async.lib.clock import Clock, SystemClock
 from toe_async.telemetry.metrics import CollectorMetrics
 
 GROUP = "/apis/artifacts.toe.run"
@@ -172,16 +172,10 @@ def manifest_on_disk(root: Path, held: Manifest) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def shelf(root: Path, *, complete: bool = True) -> AsyncIterator[Shelf]:
-    """An API on a free loopback port that knows its callers by token."""
-    reviewer, clock = Reviewer(), FixedClock()
-    ada = reviewer.token("ada")
-    reviewer.allow_all("ada", "shop")
+async def holding(root: Path, gate: Gate, clock: Clock, *, complete: bool = True) -> AsyncIterator[Holdings]:
+    """A store below `root` and its catalog, which knows everything unless told otherwise."""
     (root / ".toe" / "parts").mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
-        gate = await stack.enter_async_context(
-            Gate(reviewer, clock, CollectorMetrics(CollectorRegistry()), Limits().review_seconds)
-        )
         disk = Disk()
         stack.push_async_callback(disk.close)
         artifacts = DirectoryStore(stack.enter_context(Directory.root(root)), disk)
@@ -189,11 +183,22 @@ async def shelf(root: Path, *, complete: bool = True) -> AsyncIterator[Shelf]:
         if complete:
             await catalog.build(artifacts)
         renderer = await stack.enter_async_context(Renderer())
-        holdings = Holdings(
-            catalog=catalog, artifacts=artifacts, renderer=renderer, rights=Rights(gate, clock, 10.0), clock=clock
-        )
-        url = await stack.enter_async_context(served(Api(holdings, Bearer(gate), Limits())))
-        http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)))
+        rights = Rights(gate, clock, 10.0)
+        yield Holdings(catalog=catalog, artifacts=artifacts, renderer=renderer, rights=rights, clock=clock)
+
+
+@contextlib.asynccontextmanager
+async def shelf(root: Path, *, complete: bool = True) -> AsyncIterator[Shelf]:
+    """An API on a free loopback port that knows its callers by token."""
+    reviewer, clock = Reviewer(), FixedClock()
+    ada = reviewer.token("ada")
+    reviewer.allow_all("ada", "shop")
+    async with (
+        Gate(reviewer, clock, CollectorMetrics(CollectorRegistry()), Limits().review_seconds) as gate,
+        holding(root, gate, clock, complete=complete) as holdings,
+        served(Api(holdings, Bearer(gate), Limits())) as url,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http,
+    ):
         yield Shelf(reviewer, root, gate, holdings, http, url, ada)
 
 
