@@ -910,7 +910,11 @@ function speedscope() {
 function svg() {
   const width = 1200, chart = state.view === "sandwich" && pointed && pointed !== charts.flame ? pointed : charts.flame;
   const height = chart.rows * ROW + 40, colours = palette();
-  const safe = (text) => text.replace(/[^\x20-\x7e\u00a0-\ud7ff]/gu, (c) => (c.codePointAt(0) < 0x20 || /\p{Cs}|[\ufffe\uffff]/u.test(c) ? "\ufffd" : `&#${c.codePointAt(0)};`)).replace(/[<>"]|&(?!#\d+;)/g, (c) => `&#${c.charCodeAt(0)};`);
+  const safe = (text) => Array.from(text, (char) => {
+    const code = char.codePointAt(0);
+    if (code < 0x20 || (code >= 0xd800 && code < 0xe000) || code === 0xfffe || code === 0xffff) return "\ufffd"; // no XML
+    return `<>&"'`.includes(char) ? `&#${code};` : char;
+  }).join("");
   const out = [`<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="monospace" font-size="12"><rect width="100%" height="100%" fill="${colours.ground}"/><text x="6" y="22" font-size="14" fill="${colours.ink}">${safe(data.title)}</text>`];
   chart.walk(width, 0.5, (i, x, w, row) => {
     const y = chart.up ? height - 6 - (row + 1) * ROW : 34 + row * ROW;
@@ -1019,7 +1023,13 @@ function start() {
   darkly.addEventListener("change", () => setTheme());
   document.addEventListener("keydown", keys);
   document.addEventListener("click", (event) => { if (!$("save").contains(event.target)) $("save").open = false; });
-  for (const [event, now] of [["beforeprint", true], ["afterprint", false]]) addEventListener(event, () => { printing = now; for (const chart of Object.values(charts)) chart.size(); });
+  for (const [event, now] of [["beforeprint", true], ["afterprint", false]]) addEventListener(event, () => {
+    printing = now;
+    for (const chart of Object.values(charts)) {
+      chart.size();
+      chart.paint();
+    }
+  });
   addEventListener("popstate", () => { state = readLink(); render(false); });
   let kept = null;
   try {
