@@ -5,14 +5,13 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from toe_async.collector.pages import sparkline, wording
+from toe_async.collector.pages import addresses, sparkline, wording
 from toe_async.collector.pages.access import Viewer
 from toe_async.collector.pages.artifacts import Artifact
 from toe_async.collector.pages.filters import Filters
 from toe_async.collector.pages.html import Element, Node, tag
 from toe_async.collector.pages.shell import (
     a,
-    address,
     button,
     dd,
     div,
@@ -74,7 +73,7 @@ def crumbs(one: Artifact, *further: str) -> Element:
         a("Captures", href="/"),
         a(one.namespace, href=Filters(namespace=one.namespace).address()),
         a(one.facts.run, href=Filters(namespace=one.namespace, run=one.facts.run).address()) if one.facts.run else None,
-        a(one.facts.leaf, href=address(one)) if further else None,
+        a(one.facts.leaf, href=addresses.artifact(one)) if further else None,
         *further,
     ]
     return _nav(_ul([_li(step) for step in steps if step]), aria_label="Where this is", cls="crumbs")
@@ -101,9 +100,9 @@ def confirm_delete(one: Artifact, viewer: Viewer) -> Node:
             form(
                 token_field(viewer),
                 button("Delete for good", cls="danger") if not one.held else None,
-                a("Keep it", href=address(one), cls="button", autofocus=True),
+                a("Keep it", href=addresses.artifact(one), cls="button", autofocus=True),
                 method="post",
-                action=address(one, "delete"),
+                action=addresses.artifact(one, "delete"),
                 cls="ways",
             ),
             cls="notice",
@@ -119,15 +118,15 @@ def _of(one: Artifact) -> Node:
 def _ways(one: Artifact) -> Element:
     drawn: Node = (
         [
-            a("Flame graph", href=address(one, "flame"), cls="button primary flame"),
-            a("Top functions", href=address(one, "top"), cls="button top"),
+            a("Flame graph", href=addresses.artifact(one, "flame"), cls="button primary flame"),
+            a("Top functions", href=addresses.artifact(one, "top"), cls="button top"),
         ]
         if one.is_profile
         else None
     )
     return p(
         drawn,
-        a(f"Download · {wording.size(one.facts.size)}", href=address(one, "content"), cls="button get"),
+        a(f"Download · {wording.size(one.facts.size)}", href=addresses.artifact(one, "content"), cls="button get"),
         cls="ways",
     )
 
@@ -138,16 +137,16 @@ def _siblings(known: Known) -> Element | None:
         return None
     rows = [
         _li(
-            a(held.facts.leaf, href=address(held), cls="open"),
+            a(held.facts.leaf, href=addresses.artifact(held), cls="open"),
             span(wording.size(held.facts.size), cls="size"),
             span(
-                a("Flame", href=address(held, "flame"), aria_label=f"Flame graph of {held.facts.leaf}")
+                a("Flame", href=addresses.artifact(held, "flame"), aria_label=f"Flame graph of {held.facts.leaf}")
                 if held.is_profile
                 else None,
-                a("Top", href=address(held, "top"), aria_label=f"Top functions of {held.facts.leaf}")
+                a("Top", href=addresses.artifact(held, "top"), aria_label=f"Top functions of {held.facts.leaf}")
                 if held.is_profile
                 else None,
-                a("Download", href=address(held, "content"), aria_label=f"Download {held.facts.leaf}"),
+                a("Download", href=addresses.artifact(held, "content"), aria_label=f"Download {held.facts.leaf}"),
                 cls="acts",
             ),
             cls="artifact",
@@ -186,11 +185,11 @@ def _like_row(held: Artifact, known: Known) -> Element:
     earlier, later = sorted((held, one), key=lambda each: each.at)
     compare = a(
         "Compare",
-        href=address(later, "diff") + f"?base={earlier.key}",
+        href=addresses.diff(later, earlier),
         aria_label=f"Compare with {held.facts.leaf} of {wording.moment(held.at)}",
     )
     return _tr(
-        _td(span(wording.moment(held.at)) if here else a(wording.moment(held.at), href=address(held))),
+        _td(span(wording.moment(held.at)) if here else a(wording.moment(held.at), href=addresses.artifact(held))),
         _td(held.facts.pod),
         _td(held.facts.trigger or held.facts.reason, cls="why"),
         _td(wording.size(held.facts.size), cls="number"),
@@ -210,7 +209,7 @@ def _chart(of: sparkline.Series, one: Artifact) -> Element:
                 cy=f"{y:.1f}",
                 r=5 if held.key == one.key else 3.5,
             ),
-            href=address(held),
+            href=addresses.artifact(held),
             cls="here" if held.key == one.key else None,
             tabindex=-1,
             aria_label=f"{wording.moment(held.at)}: {wording.size(held.facts.size)}",
@@ -291,7 +290,7 @@ def _keep(one: Artifact, viewer: Viewer) -> Element:
             p("Held, so neither retention nor anybody removes it: ", span(one.held, cls="held-why")),
             button("Release"),
             method="post",
-            action=address(one, "hold"),
+            action=addresses.artifact(one, "hold"),
         )
     else:
         hold = form(
@@ -307,8 +306,8 @@ def _keep(one: Artifact, viewer: Viewer) -> Element:
             ),
             button("Hold"),
             method="post",
-            action=address(one, "hold"),
+            action=addresses.artifact(one, "hold"),
             cls="inline",
         )
-    remove = p(a("Delete this artifact", href=address(one, "delete"), cls="button danger"))
+    remove = p(a("Delete this artifact", href=addresses.artifact(one, "delete"), cls="button danger"))
     return _section(h2("Keep or remove"), div(hold, remove if not one.held else None, cls="keep"))

@@ -1,11 +1,11 @@
 """What a list is asked for: read from an address, written into one, and told to the library. Pure."""
 
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 from msgspec import Struct, structs
 
 from toe_async.collector.errors import Refused
+from toe_async.collector.pages.addresses import asked
 from toe_async.lib.clock import parse_rfc3339
 
 PAGE_SIZES = (100, 500, 2000)
@@ -45,7 +45,7 @@ class Filters(Struct, frozen=True, kw_only=True):
             fields["limit"] = str(wanted.limit)
         if wanted.continue_:
             fields["continue"] = wanted.continue_
-        return "/?" + urlencode(fields)
+        return asked("/", fields)
 
     def query(self) -> dict[str, str]:
         """What the library is asked, but for the limit.

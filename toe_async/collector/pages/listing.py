@@ -6,11 +6,11 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from toe_async.collector.pages import sparkline, wording
+from toe_async.collector.pages import addresses, sparkline, wording
 from toe_async.collector.pages.artifacts import Artifact, Capture, Listing, by_capture
 from toe_async.collector.pages.filters import PAGE_SIZES, SPANS, Filters
 from toe_async.collector.pages.html import Element, Node, tag
-from toe_async.collector.pages.shell import a, address, button, div, form, h1, h2, input_, p, span
+from toe_async.collector.pages.shell import a, button, div, form, h1, h2, input_, p, span
 
 _article, _datalist, _details, _fieldset, _label = map(tag, ("article", "datalist", "details", "fieldset", "label"))
 _legend, _li, _nav, _ol, _option, _section = map(tag, ("legend", "li", "nav", "ol", "option", "section"))
@@ -151,18 +151,18 @@ class _Rows:
             input_(type="checkbox", name="pick", value=one.key, aria_label=f"Compare {of}", title="Tick two to compare")
             if one.is_profile
             else span(cls="no-pick"),
-            a(facts.leaf, href=address(one), cls="open", aria_label=of),
+            a(facts.leaf, href=addresses.artifact(one), cls="open", aria_label=of),
             span("held", cls="held", title=one.held) if one.held else None,
             self._spark(one),
             span(wording.size(facts.size), cls="size", title=f"{facts.size} bytes"),
             span(
                 [
-                    a("Flame", href=address(one, "flame"), cls="flame", aria_label=f"Flame graph of {of}"),
-                    a("Top", href=address(one, "top"), cls="top", aria_label=f"Top functions of {of}"),
+                    a("Flame", href=addresses.artifact(one, "flame"), cls="flame", aria_label=f"Flame graph of {of}"),
+                    a("Top", href=addresses.artifact(one, "top"), cls="top", aria_label=f"Top functions of {of}"),
                 ]
                 if one.is_profile
                 else None,
-                a("Download", href=address(one, "content"), cls="get", aria_label=f"Download {of}"),
+                a("Download", href=addresses.artifact(one, "content"), cls="get", aria_label=f"Download {of}"),
                 cls="acts",
             ),
             cls="artifact",

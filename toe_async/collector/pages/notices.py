@@ -1,7 +1,5 @@
 """Pages that say one thing: what went wrong and the way out, or that somebody has to sign in first."""
 
-from urllib.parse import urlencode
-
 from aiohttp import web
 
 from toe_async.collector.errors import Refused
@@ -113,11 +111,6 @@ def arrived(shell: Shell, here: str) -> web.Response:
         kind="single",
         refresh=True,
     )
-
-
-def login_address(after: str) -> str:
-    """The sign-in page that leads back to an address."""
-    return "/ui/login" if after == "/" else "/ui/login?" + urlencode({"next": after})
 
 
 def _sentence(text: str) -> str:

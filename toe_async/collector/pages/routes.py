@@ -8,11 +8,11 @@ from aiohttp import web
 
 from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.library import Library
-from toe_async.collector.pages import assets, detail, downloads, filters, forms, listing, notices, tops
+from toe_async.collector.pages import addresses, assets, detail, downloads, filters, forms, listing, notices, tops
 from toe_async.collector.pages.access import Access, NeedsSignIn, Viewer, check_csrf, check_origin
 from toe_async.collector.pages.artifacts import Artifact, Listing, read, read_list
 from toe_async.collector.pages.sessions import TokenSessions
-from toe_async.collector.pages.shell import Shell, address, path_of
+from toe_async.collector.pages.shell import Shell
 from toe_async.collector.pages.viewers import OneViewer, ProxyAccess
 from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
@@ -132,7 +132,7 @@ class _Pages:
             raise Refused(400, "ChooseTwo", said)
         found = await asyncio.gather(*(viewer.library.get(namespace, name) for namespace, name in picked))
         earlier, later = sorted(map(read, found), key=lambda one: one.at)
-        return _see_other(f"{address(later, 'diff')}?base={earlier.key}")
+        return _see_other(addresses.diff(later, earlier))
 
     async def content(self, request: web.Request, viewer: Viewer) -> web.StreamResponse:
         """The bytes."""
@@ -156,7 +156,7 @@ class _Pages:
         form = await forms.read(request)
         check_csrf(viewer, form)
         changed = read(await viewer.library.hold(namespace, name, form.get("reason", "").strip()))
-        return _see_other(address(changed))
+        return _see_other(addresses.artifact(changed))
 
     async def nothing(self, request: web.Request, viewer: Viewer) -> web.StreamResponse:
         """There is no such page."""
@@ -247,7 +247,7 @@ class _Pages:
         _log.info("page refused", status=refused.status, reason=refused.reason, method=request.method)
         if refused.status == 401:
             return self._turn_away(request, refused.message)
-        back = path_of(*_named(request)) if "name" in request.match_info and refused.status != 404 else "/"
+        back = addresses.page(*_named(request)) if "name" in request.match_info and refused.status != 404 else "/"
         here = request.raw_path if request.method == "GET" and _LOCAL.fullmatch(request.raw_path) else ""
         return notices.failure(self._shell, refused, viewer, here=here, back=back)
 

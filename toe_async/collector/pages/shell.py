@@ -1,12 +1,9 @@
 """What every page has around it: the head, the bar at the top, the help for the keys, and the answer's headers."""
 
-from urllib.parse import quote
-
 from aiohttp import web
 from msgspec import Struct
 
 from toe_async.collector.pages.access import Viewer
-from toe_async.collector.pages.artifacts import Artifact
 from toe_async.collector.pages.assets import Assets
 from toe_async.collector.pages.html import Element, Node, document, tag
 
@@ -87,17 +84,6 @@ class Shell(Struct, frozen=True):
             _who(viewer) if viewer is not None else None,
             cls="bar",
         )
-
-
-def address(one: Artifact, view: str = "") -> str:
-    """Where an artifact's page is, or one of its views."""
-    return path_of(one.namespace, one.name, view)
-
-
-def path_of(namespace: str, name: str, view: str = "") -> str:
-    """The path of an artifact's page or view."""
-    base = f"/ui/artifacts/{quote(namespace, safe='')}/{quote(name, safe='')}"
-    return f"{base}/{view}" if view else base
 
 
 def token_field(viewer: Viewer) -> Element:

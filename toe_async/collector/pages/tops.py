@@ -1,16 +1,14 @@
 """The functions that cost most, as a table that can be sorted and searched by links and a form."""
 
-from urllib.parse import urlencode
-
 import msgspec
 from msgspec import Struct
 
 from toe_async.collector.errors import Refused
-from toe_async.collector.pages import wording
+from toe_async.collector.pages import addresses, wording
 from toe_async.collector.pages.artifacts import Artifact
 from toe_async.collector.pages.detail import crumbs
 from toe_async.collector.pages.html import Element, Node, tag
-from toe_async.collector.pages.shell import a, address, button, div, form, h1, input_, p, span
+from toe_async.collector.pages.shell import a, button, div, form, h1, input_, p, span
 
 _label, _nav, _rect, _svg, _table, _tbody = map(tag, ("label", "nav", "rect", "svg", "table", "tbody"))
 _td, _th, _thead, _tr = map(tag, ("td", "th", "thead", "tr"))
@@ -56,8 +54,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         fields = {"sample": self.sample, "by": self.by, "q": self.q, **changes}
         if fields["by"] == "flat":
             fields["by"] = ""
-        kept = {key: value for key, value in fields.items() if value}
-        return address(one, "top") + ("?" + urlencode(kept) if kept else "")
+        return addresses.asked(addresses.artifact(one, "top"), fields)
 
 
 _decode = msgspec.json.Decoder(Top).decode
@@ -103,7 +100,7 @@ def content(one: Artifact, top: Top, wanted: Wanted) -> Node:
                 ),
                 button("Search"),
                 method="get",
-                action=address(one, "top"),
+                action=addresses.artifact(one, "top"),
                 role="search",
                 cls="inline",
             ),
@@ -141,7 +138,7 @@ def _samples(one: Artifact, top: Top, wanted: Wanted) -> Element | None:
 
 
 def _flame(one: Artifact, wanted: Wanted) -> str:
-    return address(one, "flame") + ("?" + urlencode({"sample": wanted.sample}) if wanted.sample else "")
+    return addresses.asked(addresses.artifact(one, "flame"), {"sample": wanted.sample})
 
 
 def _sorted(one: Artifact, wanted: Wanted, by: str, words: str) -> Element:
