@@ -17,7 +17,7 @@ What S3 cannot give, and a directory does:
 - Reading on after a deletion. Ranges are fetched one by one; a reader of an artifact that is deleted meanwhile gets a
   StoreError at its next range, never other bytes.
 - One step for an artifact and its manifest. Between the two requests of a commit or a deletion a crash leaves one of
-  them: invisible to readers, counted by the bucket, finished as told above or found by `orphans`.
+  them: invisible to readers, counted by the bucket, finished as told above or removed by `s3orphans`.
 - `find` does not look at the object. When somebody else removes objects (a lifecycle rule), the manifest shows an
   artifact whose bytes are a 404 until the next full reading of the store notices.
 - Full isolation between collectors that share a prefix. Commits, deletions and holds of one artifact wait for each
@@ -30,6 +30,8 @@ What S3 cannot give, and a directory does:
   writers of one name are two attempts at one upload.
 - Space set aside and quotas. A bucket has no end that can be asked for; a quota of the provider shows as 507 when it is
   reached, after the upload was staged.
+- A quick reading of the whole store. `manifests` costs a request each, some hundreds a second; it is needed only when
+  the local catalog was lost.
 - Power loss is the provider's: a 200 means that S3 says it is durable.
 - Parts of uploads that a killed process began stay until the bucket's lifecycle rule AbortIncompleteMultipartUpload.
 
@@ -42,50 +44,38 @@ import errno
 import os
 import secrets
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Self
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
-from toe_async.apis.meta import encode
-from toe_async.collector.captures import Manifest, decode_manifest
+from toe_async.collector.captures import Manifest
 from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import StoreError
 from toe_async.collector.locks import KeyLocks
 from toe_async.collector.parts import Part
 from toe_async.collector.paths import MANIFEST_SUFFIX
-from toe_async.collector.records import PRIVATE
+from toe_async.collector.s3bucket import Bucket
 from toe_async.collector.s3connection import S3Connection
 from toe_async.collector.s3drafts import Drafts
-from toe_async.collector.s3errors import StoreAway, mapped, store_errors
-from toe_async.collector.s3listing import Candidate, Listed, Pairing
+from toe_async.collector.s3errors import StoreAway, store_errors
+from toe_async.collector.s3listing import Pairing
 from toe_async.collector.s3reader import AheadBudget, S3Reader
 from toe_async.collector.store_url import S3Place
 from toe_async.lib.clock import Clock
-from toe_async.sinks.errors import Absent, SinkError, Taken
-from toe_async.sinks.s3requests import PART, create
+from toe_async.sinks.errors import Absent, Taken
+from toe_async.sinks.s3requests import PART
 from toe_async.telemetry import log
 
 ENDLESS = 1 << 60
 """What a bucket still takes, in bytes: nobody can say, and this much will never be asked for."""
 
-_LARGEST_MANIFEST = 256 << 10
-_LISTED_AT_ONCE = 1000
-_MANIFESTS_AT_ONCE, _YIELDED_AT_ONCE = 16, 250
+_YIELDED_AT_ONCE = 250
 _WHOLE_AT_ONCE, _IN_PARTS_AT_ONCE = 4, 2  # an upload holds up to 15 MB of memory
 _AHEAD_BYTES = 16 << 20
 _PROBE_SECONDS = 10.0
 _TURN_SECONDS = 120.0
 _TRIES = 5
 _log = log.get("collector.s3store")
-
-
-class _Found(Struct, frozen=True):
-    """A stored manifest and the version of it that was read; None for one that cannot be read."""
-
-    manifest: Manifest | None
-    etag: str
 
 
 class S3Store:
@@ -95,7 +85,7 @@ class S3Store:
         """`root` is the local directory of which `.toe` is used."""
         self._place, self._disk = place, disk
         self._connection = S3Connection(place, clock)
-        self._requests = self._connection.requests
+        self.bucket = Bucket(place, self._connection.requests)
         self._drafts = Drafts(root, disk)
         self._locks = KeyLocks()
         self._whole, self._in_parts = asyncio.Semaphore(_WHOLE_AT_ONCE), asyncio.Semaphore(_IN_PARTS_AT_ONCE)
@@ -112,30 +102,30 @@ class S3Store:
 
     async def commit(self, part: Part, manifest: Manifest) -> Manifest:
         """Store a finished upload, or find out what is stored under its name."""
-        key = self._key(manifest)
+        key = self.bucket.key(manifest)
         async with self._locks.hold(key), self._drafts.noted(manifest):
             with store_errors():
                 return await self._commit(part, manifest, key)
 
     async def delete(self, manifest: Manifest) -> None:
         """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not."""
-        key = self._key(manifest)
+        key = self.bucket.key(manifest)
         async with self._locks.hold(key):
             with store_errors():
-                await self._remove(key)
-                await self._remove(key + MANIFEST_SUFFIX)
+                await self.bucket.remove(key)
+                await self.bucket.remove(key + MANIFEST_SUFFIX)
 
     async def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a stored artifact; raises FileNotFoundError when the artifact is gone."""
-        key = self._key(manifest)
+        key = self.bucket.key(manifest)
         async with self._locks.hold(key):
             with store_errors():
                 for _ in range(_TRIES):
-                    found = await self._manifest(key)
-                    if found is None or not _same(found.manifest, manifest) or await self._head(key) is None:
+                    found = await self.bucket.manifest(key)
+                    if found is None or not _same(found.manifest, manifest) or await self.bucket.head(key) is None:
                         raise FileNotFoundError(errno.ENOENT, "the artifact is gone")
                     with contextlib.suppress(Taken, Absent):
-                        await self._put_manifest(key, manifest, IfMatch=found.etag)
+                        await self.bucket.put_manifest(key, manifest, IfMatch=found.etag)
                         return
                 raise StoreError("a manifest is being changed by others all the time")
 
@@ -145,12 +135,12 @@ class S3Store:
 
     async def probe(self) -> None:
         """Write and remove an object; raises StoreError."""
-        key = self._place.key(PRIVATE, f"probe-{secrets.token_hex(8)}")
+        key = f"{self.bucket.private}probe-{secrets.token_hex(8)}"
         with store_errors():
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
-                    await self._requests.run(lambda s3: s3.put_object(**self._at(key), Body=b""))
-                    await self._remove(key)
+                    await self.bucket.put(key, b"")
+                    await self.bucket.remove(key)
             except TimeoutError:
                 raise StoreAway(f"{self._place}: no answer within {_PROBE_SECONDS:g} s") from None
 
@@ -159,7 +149,7 @@ class S3Store:
     async def find(self, directory: tuple[str, ...], file: str) -> Manifest | None:
         """The manifest of a stored artifact, or None."""
         with store_errors():
-            found = await self._manifest(self._place.key(*directory, file))
+            found = await self.bucket.manifest(self._place.key(*directory, file))
         return found.manifest if found is not None else None
 
     @contextlib.asynccontextmanager
@@ -169,12 +159,13 @@ class S3Store:
         Raises:
             FileNotFoundError: it is gone, or has another content than its manifest says.
         """
-        key = self._key(manifest)
+        key = self.bucket.key(manifest)
         with store_errors():
-            found = await self._head(key)
-        if found is None or not _is_content(found, manifest):
+            found = await self.bucket.head(key)
+        if found is None or not found.holds(manifest):
             raise FileNotFoundError(errno.ENOENT, "the artifact is gone")
-        reader = S3Reader(self._requests, self._at(key) | {"IfMatch": found["ETag"]}, manifest.size, self._ahead)
+        where = self.bucket.at(key) | {"IfMatch": found.etag}
+        reader = S3Reader(self.bucket.requests, where, manifest.size, self._ahead)
         try:
             yield reader
         finally:
@@ -182,13 +173,29 @@ class S3Store:
 
     async def manifests(self) -> AsyncIterator[list[Manifest]]:
         """All stored artifacts, a page of the listing at a time."""
-        pairing = Pairing(self._place.key(PRIVATE, ""))
-        async for page in self._pages():
+        pairing = Pairing(self.bucket.private)
+        async for page in self.bucket.listing():
             found = list(pairing.page(page))
             for at in range(0, len(found), _YIELDED_AT_ONCE):
-                yield await self._manifests(found[at : at + _YIELDED_AT_ONCE])
+                yield await self.bucket.manifests(found[at : at + _YIELDED_AT_ONCE])
 
-    # -- starting ---------------------------------------------------------------------------------------------------
+    # -- tidying ----------------------------------------------------------------------------------------------------
+
+    async def discard_half(self, key: str) -> bool:
+        """Remove an object that has no manifest, or a manifest that has no object, if it is one of ours and still so.
+
+        It is looked at right before, so that what was completed meanwhile stays.
+        """
+        artifact = key.removesuffix(MANIFEST_SUFFIX)
+        async with self._locks.hold(artifact):
+            with store_errors():
+                found, held = await self.bucket.head(artifact), await self.bucket.manifest(artifact)
+                if (found is None) == (held is None):
+                    return False
+                ours = bool(found.sha256) if found is not None else held is not None and held.manifest is not None
+                if ours:
+                    await self.bucket.remove(key)
+                return ours
 
     async def recover(self) -> int:
         """Finish the commits of dead processes that got as far as the object; returns how many were finished.
@@ -208,9 +215,9 @@ class S3Store:
         return finished
 
     async def _finish(self, manifest: Manifest) -> bool:
-        key = self._key(manifest)
-        found = await self._head(key)
-        if found is None or not _is_content(found, manifest):
+        key = self.bucket.key(manifest)
+        found = await self.bucket.head(key)
+        if found is None or not found.holds(manifest):
             return False
         await self._show(key, manifest)
         return True
@@ -218,115 +225,34 @@ class S3Store:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     async def _commit(self, part: Part, manifest: Manifest, key: str) -> Manifest:
-        found = await self._head(key)
+        found = await self.bucket.head(key)
         if found is None:
             async with _turn(self._in_parts if part.size > PART else self._whole):
                 with contextlib.suppress(Taken):
-                    source = _PartSource(part, self._disk)
-                    await create(self._requests, self._place.bucket, key, source, _metadata(manifest))
+                    await self.bucket.create(key, _PartSource(part, self._disk), manifest)
             # Looked at again even when nothing was wrong: see above for stores that let two writers win.
-            found = await self._head(key)
+            found = await self.bucket.head(key)
             if found is None:
                 raise StoreError("the object store lost what it had just taken")
-        if _is_content(found, manifest):
+        if found.holds(manifest):
             return await self._show(key, manifest)
-        digest = _digest(found)
-        held = await self._manifest(key)
-        if held is not None and held.manifest is not None and held.manifest.sha256 == digest:
+        held = await self.bucket.manifest(key)
+        if held is not None and held.manifest is not None and held.manifest.sha256 == found.sha256:
             return held.manifest
-        return replace(manifest, sha256=digest)
+        return replace(manifest, sha256=found.sha256, size=found.size)
 
     async def _show(self, key: str, manifest: Manifest) -> Manifest:
         """Put the manifest beside an object that is this artifact, unless one of the same content is there."""
         for _ in range(_TRIES):
-            held = await self._manifest(key)
+            held = await self.bucket.manifest(key)
             if held is not None and held.manifest is not None and held.manifest.sha256 == manifest.sha256:
                 return held.manifest
             # One of other content is of a deletion that a crash cut short: its object is gone.
             condition = {"IfNoneMatch": "*"} if held is None else {"IfMatch": held.etag}
             with contextlib.suppress(Taken, Absent):
-                await self._put_manifest(key, manifest, **condition)
+                await self.bucket.put_manifest(key, manifest, **condition)
                 return manifest
         raise StoreError("a manifest is being changed by others all the time")
-
-    async def _head(self, key: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = await self._requests.run(lambda s3: s3.head_object(**self._at(key)))
-        except Absent:
-            return None
-        return found
-
-    async def _manifest(self, key: str) -> _Found | None:
-        async def get(s3: Any) -> tuple[str, bytes]:
-            reply = await s3.get_object(**self._at(key + MANIFEST_SUFFIX))
-            async with reply["Body"] as stream:
-                small = reply.get("ContentLength", _LARGEST_MANIFEST + 1) <= _LARGEST_MANIFEST
-                return reply["ETag"], await stream.read() if small else b""
-
-        try:
-            etag, body = await self._requests.run(get)
-        except Absent:
-            return None
-        try:
-            return _Found(decode_manifest(body), etag)
-        except msgspec.DecodeError:
-            _log.warning("a manifest cannot be read; its artifact is not shown", key=key)
-            return _Found(None, etag)
-
-    async def _put_manifest(self, key: str, manifest: Manifest, **condition: str) -> None:
-        body = encode(manifest)
-        await self._requests.run(
-            lambda s3: s3.put_object(
-                **self._at(key + MANIFEST_SUFFIX), Body=body, ContentType="application/json", **condition
-            )
-        )
-
-    async def _remove(self, key: str) -> None:
-        with contextlib.suppress(Absent):
-            await self._requests.run(lambda s3: s3.delete_object(**self._at(key)))
-
-    async def _pages(self) -> AsyncIterator[list[Listed]]:
-        more: dict[str, str] = {}
-        while True:
-            with store_errors():
-                reply = await self._requests.run(
-                    lambda s3: s3.list_objects_v2(
-                        Bucket=self._place.bucket,
-                        Prefix=self._place.key(""),
-                        MaxKeys=_LISTED_AT_ONCE,
-                        **more,  # noqa: B023 -- called within this turn only
-                    )
-                )
-            yield [Listed(one["Key"], one["Size"]) for one in reply.get("Contents", [])]
-            if not reply.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": reply["NextContinuationToken"]}
-
-    async def _manifests(self, wanted: list[Candidate]) -> list[Manifest]:
-        """Read manifests, some at a time; without those that are gone or do not fit their artifact."""
-        waiting, found = iter(wanted), list[Manifest]()
-
-        async def worker() -> None:
-            for one in waiting:
-                held = await self._manifest(one.key.removesuffix(MANIFEST_SUFFIX))
-                if held is not None and held.manifest is not None and held.manifest.size == one.artifact_size:
-                    found.append(held.manifest)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(_MANIFESTS_AT_ONCE, len(wanted))):
-                    group.create_task(worker())
-        except* SinkError as failed:
-            first = failed.exceptions[0]
-            assert isinstance(first, SinkError)
-            raise mapped(first) from first
-        return found
-
-    def _key(self, manifest: Manifest) -> str:
-        return self._place.key(*manifest.directory, manifest.file)
-
-    def _at(self, key: str) -> dict[str, str]:
-        return {"Bucket": self._place.bucket, "Key": key}
 
 
 class _PartSource:
@@ -358,19 +284,6 @@ async def _turn(places: asyncio.Semaphore) -> AsyncIterator[None]:
         yield
     finally:
         places.release()
-
-
-def _metadata(manifest: Manifest) -> dict[str, str]:
-    return {"capture-id": manifest.capture, "leaf": manifest.leaf, "sha256": manifest.sha256}
-
-
-def _digest(found: dict[str, Any]) -> str:
-    """What an object says of its content; empty for one that is not ours."""
-    return next((value for name, value in found.get("Metadata", {}).items() if name.lower() == "sha256"), "")
-
-
-def _is_content(found: dict[str, Any], manifest: Manifest) -> bool:
-    return _digest(found) == manifest.sha256 and found.get("ContentLength") == manifest.size
 
 
 def _same(held: Manifest | None, wanted: Manifest) -> bool:

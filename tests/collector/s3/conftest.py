@@ -145,7 +145,7 @@ async def fake() -> AsyncIterator[FakeBucket]:
     """A server that keeps the rules until it is told otherwise."""
     server = FakeBucket()
     app = web.Application(client_max_size=64 << 20)
-    app.router.add_get(f"/{BUCKET}", lambda request: server.handle(request))
+    app.router.add_get(f"/{BUCKET}", server.handle)
     app.router.add_route("*", f"/{BUCKET}/{{key:.*}}", server.handle)
     async with serving(app) as url:
         server.url = url

@@ -13,13 +13,17 @@ class FakeBucket(FakeS3):
     """Keeps S3's rules for one bucket; `page` keys at most come with one listing."""
 
     page = 1000
+    modified = "2026-01-04T12:00:00Z"
 
     def operation(self, request: web.Request) -> str:
         return "List" if "list-type" in request.query else super().operation(request)
 
     def act(self, operation: str, key: str, request: web.Request, body: bytes) -> web.Response:
         if operation == "List":
-            return self._list(request.query.get("prefix", ""), request.query.get("continuation-token", ""))
+            return self._list(
+                request.query.get("prefix", ""),
+                request.query.get("continuation-token") or request.query.get("start-after", ""),
+            )
         if operation == "Delete":
             self.objects.pop(key, None)
             return web.Response(status=204)
@@ -44,7 +48,9 @@ class FakeBucket(FakeS3):
         keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
         shown, more = keys[: self.page], len(keys) > self.page
         entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(self.objects[key][0])}</Size></Contents>" for key in shown
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(self.objects[key][0])}</Size>"
+            f"<LastModified>{self.modified}</LastModified></Contents>"
+            for key in shown
         )
         token = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if more else ""
         text = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
