@@ -29,7 +29,6 @@ from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
 
 _WRITE_AT_ONCE = 128 << 10
-_SET_ASIDE_AT_ONCE = 1 << 20
 _SILENT_AT_THE_END = 0.1
 """Seconds without a byte after which a request that is being ended has nothing more to give."""
 _SPOILT = {"SizeMismatch", "DigestMismatch", "Taken", "Complete", "Cancelled", "NotRegistered"}
@@ -289,12 +288,15 @@ class Uploads:
             raise verdict
         return verdict
 
-    async def _set_aside(self, asked: Asked, claim: Claim, record: Capture, size: int) -> Refused | None:
+    async def _set_aside(self, asked: Asked, claim: Claim, record: Capture, size: int) -> None:
+        """Also for what was not declared: a chunked body has room for itself as it comes, or ends."""
+        if size <= claim.size:
+            return
         set_aside, claim.size = claim.size, size
         refused = upload.room(await self._facts(asked, claim, record, size, None), record)
         if refused is not None:
             claim.size = set_aside
-        return refused
+            raise refused
 
     async def _facts(
         self, asked: Asked, claim: Claim, record: Capture | None, size: int | None, stored: Manifest | None
@@ -318,8 +320,9 @@ class Uploads:
 
         async def flush() -> None:
             nonlocal waiting, held
-            pieces, waiting, held = waiting, [], 0
+            pieces, size, waiting, held = waiting, part.size + held, [], 0
             if pieces:
+                await self._set_aside(asked, claim, verdict.record, size)
                 await self.parts.write(part, pieces)
                 claim.written = part.size
 
@@ -328,8 +331,6 @@ class Uploads:
             async with contextlib.aclosing(body):
                 async for piece in body:
                     writer.goes_on()
-                    if claim.size < part.size + held + len(piece):
-                        await self._set_aside_more(asked, claim, verdict, part.size + held + len(piece))
                     waiting.append(piece)
                     held += len(piece)
                     if held >= _WRITE_AT_ONCE:
@@ -337,19 +338,12 @@ class Uploads:
         except BaseException:
             if asked.span is not None:
                 waiting.append(bodies.left_over(writer.request))
+                held += len(waiting[-1])
                 await flush()
             raise
         await flush()
         if not part.size:
             raise Refused(400, "Empty", "an artifact without a byte is no artifact")
-
-    async def _set_aside_more(self, asked: Asked, claim: Claim, verdict: Accept, least: int) -> None:
-        # The length was not declared: a mebibyte at a time, and at the end of what there is as far as it goes.
-        wanted = max(least, min(least + _SET_ASIDE_AT_ONCE, verdict.max_bytes))
-        if await self._set_aside(asked, claim, verdict.record, wanted) is not None:
-            refused = await self._set_aside(asked, claim, verdict.record, least)
-            if refused is not None:
-                raise refused
 
     async def _commit(self, writer: _Writer, part: Part, judged: Capture) -> Taken:
         await writer.commits()
