@@ -18,8 +18,8 @@ from toe_async.collector.catalog import query as q
 from toe_async.collector.catalog.file import IndexLost
 from toe_async.collector.catalog.query import Entry, Page, Place, Query
 
-ROWS_LOOKED_AT = 5_000
-"""Most rows that a page looks at for those that match."""
+ROWS_LOOKED_AT = 2_000
+"""Most rows that a page looks at for those that match: 20 ms of processor time."""
 
 _GROUP = 500
 _decode_entries = msgspec.json.Decoder(tuple[Entry, ...]).decode
