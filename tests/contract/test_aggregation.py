@@ -157,6 +157,8 @@ async def test_availability_follows_service_endpoints_and_discovery(server: Serv
     assert failed["message"].endswith(f"{held.base}: 500")
     table = (await server.call("GET", f"{APISERVICES}/{held.apiservice}", accept=TABLE)).body
     assert table["rows"][0]["cells"][2] == "False (FailedDiscoveryCheck)"
+    refused = await server.call("GET", path)
+    assert (refused.status, refused.raw, held.of_users()) == (503, b"service unavailable\n", [])
     held.healthy = True
     passed = await available(server, held, "Passed")
     assert passed["status"] == "True"
