@@ -12,5 +12,5 @@ What it defends against, by whom, and where:
   directory descriptors that follow no link (`disk`).
 - Slow or many peers: deadlines and caps per address before TLS (`listener`).
 - A crash at any instant: link-based commit in an order that never shows half an artifact (`storage`).
-- A reader without rights: refused before anything is counted or named (`reading`).
+- A reader without rights: refused before anything is counted or named (`api`).
 """

@@ -20,7 +20,7 @@ from toe_async.collector.api.local import LocalLibrary
 from toe_async.collector.api.routes import Api
 from toe_async.collector.auth import Sender
 from toe_async.collector.errors import Refused, StoreError
-from toe_async.collector.listener import Listener, accepting, bind
+from toe_async.collector.listener import MOST_HEADERS, Listener, accepting, bind
 from toe_async.collector.pages.access import Access
 from toe_async.collector.pages.routes import build_pages
 from toe_async.collector.pages.sessions import TokenSessions
@@ -35,6 +35,7 @@ from toe_async.telemetry import log
 from toe_async.telemetry.metrics import CollectorMetrics
 
 _END_SECONDS = 1.0
+_MOST_HEADERS_OF_API_SERVER = 1024  # one for each group of its user, and people are in hundreds of groups
 _EVERYWHERE = {"::", "0.0.0.0"}  # noqa: S104 -- recognised, not bound
 _log = log.get("collector")
 
@@ -111,7 +112,7 @@ async def serve(
             service.certificates.append(aggregated)
             app = await asyncio.to_thread(build_aggregated_app, service)
             _, aggregation_port = await stack.enter_async_context(
-                _served(app, wanted.aggregation_listen, service, aggregated)
+                _served(app, wanted.aggregation_listen, service, aggregated, most_headers=_MOST_HEADERS_OF_API_SERVER)
             )
         url = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("the collector answers", url=url)
@@ -126,7 +127,13 @@ async def _certificate(wanted: CollectorSettings, client_ca: Callable[[], bytes 
 
 @contextlib.asynccontextmanager
 async def _served(
-    app: web.Application, where: str, service: Service, certificate: Certificate | None, *, drained: bool = False
+    app: web.Application,
+    where: str,
+    service: Service,
+    certificate: Certificate | None,
+    *,
+    drained: bool = False,
+    most_headers: int = MOST_HEADERS,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve an application; `drained` lets the uploads under way end first when the block is over."""
     address = parse_address(where)
@@ -141,6 +148,7 @@ async def _served(
             lambda: certificate.context if certificate is not None else None,
             service.settings.limits,
             service.clock,
+            most_headers=most_headers,
         )
         service.health.add(f"listener {where}", lambda: listener.trouble, live=True)
         try:

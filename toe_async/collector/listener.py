@@ -28,7 +28,7 @@ _BACKLOG = 512
 _SWEEP_SECONDS = 5.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
-_MOST_HEADERS = 64
+MOST_HEADERS = 64
 _READ_BUFFER = 64 << 10
 _log = log.get("collector.listener")
 
@@ -37,7 +37,12 @@ class Connection(web.RequestHandler):
     """One client's connection; it knows since when its peer has taken nothing."""
 
     def __init__(
-        self, manager: web.Server, limits: Limits, clock: Clock, ended: Callable[["Connection"], None]
+        self,
+        manager: web.Server,
+        limits: Limits,
+        clock: Clock,
+        ended: Callable[["Connection"], None],
+        most_headers: int,
     ) -> None:
         super().__init__(
             manager,
@@ -48,7 +53,7 @@ class Connection(web.RequestHandler):
             read_bufsize=_READ_BUFFER,
             max_line_size=_LARGEST_HEADER,
             max_field_size=_LARGEST_HEADER,
-            max_headers=_MOST_HEADERS,
+            max_headers=most_headers,
             access_log=cast("Any", None),
         )
         self._clock, self._ended = clock, ended
@@ -111,8 +116,11 @@ class Listener:
         tls: Callable[[], SSLContext | None],
         limits: Limits,
         clock: Clock,
+        *,
+        most_headers: int = MOST_HEADERS,
     ) -> None:
         self._sock, self._server, self._tls, self._limits, self._clock = sock, server, tls, limits, clock
+        self._most_headers = most_headers
         self._by_address: Counter[str] = Counter()
         self._connections: dict[Connection, str] = {}
         self._opening: set[socket.socket] = set()
@@ -173,7 +181,7 @@ class Listener:
                 connection.abort_if_stuck(self._limits.idle_seconds)
 
     async def _open(self, sock: socket.socket, host: str) -> None:
-        connection = Connection(self._server, self._limits, self._clock, self._ended)
+        connection = Connection(self._server, self._limits, self._clock, self._ended, self._most_headers)
         self._connections[connection] = host
         self._opening.discard(sock)
         tls = self._tls()

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry
 
 from tests.collector.api.forging import DAY, Authority, Headers, Pair, exchange, listening, nobody, self_signed
 from tests.collector.api.shelf import BASE, SHOP, Reviewer, Shelf
@@ -21,12 +22,14 @@ from tests.collector.rig import FakeApi, outage
 from toe_async.collector.api.frontproxy import FrontProxy, RequestHeaderConfig, parse
 from toe_async.collector.api.identity import Bearer, Identity, ProxyOrBearer, TrustedProxy
 from toe_async.collector.api.routes import Api
+from toe_async.collector.app import serve
 from toe_async.collector.errors import Refused
-from toe_async.collector.settings import Limits
+from toe_async.collector.settings import CollectorSettings, Limits
 from toe_async.collector.tls import Certificate
 from toe_async.kube.errors import NotFound
 from toe_async.kube.requests import Request
 from toe_async.lib.clock import SystemClock
+from toe_async.telemetry.metrics import CollectorMetrics
 
 ROOT: Headers = [(b"X-Remote-User", b"root"), (b"X-Remote-Group", b"system:masters")]
 DOCUMENT = f"{BASE}"
@@ -393,6 +396,39 @@ async def test_it_is_read_every_minute_and_sooner_while_it_cannot_be(front: Auth
         await asyncio.sleep(180)
         assert cluster.reads == 4
         task.cancel()
+
+
+# -- the whole collector ---------------------------------------------------------------------------------------------
+
+
+async def test_the_collector_serves_the_api_server_on_an_address_of_its_own(
+    tmp_path: Path, front: Authority, own: Authority
+) -> None:
+    """A user of 500 groups too, each of which is a header; uploads and pages are not served there."""
+    server = own.issue("collector", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    cluster = Cluster(written(front.pem))
+    cluster.grant("zoe", "shop", "list")
+    wanted = CollectorSettings(
+        root=tmp_path / "store",
+        operator_users=frozenset(),
+        uploader_users=frozenset(),
+        listen="127.0.0.1:0",
+        aggregation_listen="127.0.0.1:0",
+        tls_cert=server.cert,
+        tls_key=server.key,
+    )
+    client = front.issue("front-proxy-client").client()
+    groups: Headers = [(b"X-Remote-Group", b"team-%d" % number) for number in range(500)]
+    async with serve(wanted, cluster, SystemClock(), CollectorMetrics(CollectorRegistry())) as served:
+        port = served.aggregation_port
+        assert port is not None
+        async with asyncio.timeout(5):
+            while (answer := await exchange(port, client, SHOP, [(b"X-Remote-User", b"zoe"), *groups]))[0] == 503:
+                await asyncio.sleep(0.01)
+        assert (answer[0], json.loads(answer[1])["items"]) == (200, [])
+        assert (await exchange(served.port, nobody(), SHOP, [(b"X-Remote-User", b"zoe")]))[0] == 401
+        for path in ("/", "/v1/captures"):
+            assert (await exchange(port, client, path, ROOT))[0] == 404
 
 
 # -- discovery --------------------------------------------------------------------------------------------------------
