@@ -9,6 +9,7 @@ connection, or the last answer, to the end of the next request's headers.
 import asyncio
 import contextlib
 import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from ssl import SSLContext
@@ -30,6 +31,7 @@ _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
 MOST_HEADERS = 64
 _READ_BUFFER = 64 << 10
+_RESET = struct.pack("ii", 1, 0)
 _log = log.get("collector.listener")
 
 
@@ -88,6 +90,9 @@ class Connection(web.RequestHandler):
         if self._stuck_since is None and self._wire.is_closing():
             self._stuck_since = self._clock.monotonic()
         if self._stuck_since is not None and self._clock.monotonic() - self._stuck_since > limit:
+            # Without this the kernel would keep what the peer does not take for minutes after we forgot it.
+            with contextlib.suppress(OSError):
+                self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._wire.abort()
 
     def handle_error(
