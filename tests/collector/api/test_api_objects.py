@@ -4,9 +4,14 @@ import json
 from typing import Any
 
 import pytest
+import structlog
+from aiohttp import web
 
-from tests.collector.api.shelf import BASE, SHOP, TABLE, Shelf, StartShelf
+from tests.collector.api.shelf import BASE, SHOP, TABLE, Shelf, StartShelf, served
 from tests.collector.rig import outage
+from toe_async.apis.core import UserInfo
+from toe_async.collector.api.routes import Api
+from toe_async.collector.settings import Limits
 
 NAME = "aaaaaaaaaa-heap.pprof"
 
@@ -237,3 +242,18 @@ async def test_a_token_is_needed_and_a_broken_reviewer_lets_nobody_in(full: Shel
     full.reviewer.down = outage()
     status, error = await full.ask("GET", SHOP)
     assert (status, error["reason"]) == (503, "ServiceUnavailable")
+
+
+async def test_a_fault_of_ours_is_a_status_too(full: Shelf) -> None:
+    """With nothing of its cause; the log has that."""
+
+    class Broken:
+        async def viewer(self, request: web.Request) -> UserInfo:
+            raise ZeroDivisionError("secret")
+
+    with structlog.testing.capture_logs() as records:
+        async with served(Api(full.holdings, Broken(), Limits())) as url, full.http.get(url + SHOP) as reply:
+            error = await reply.json()
+    assert [one["event"] for one in records if one["log_level"] == "error"] == ["a request failed unexpectedly"]
+    assert (reply.status, error["kind"], error["reason"], error["code"]) == (500, "Status", "InternalError", 500)
+    assert "secret" not in json.dumps(error)

@@ -198,6 +198,13 @@ def _answered(handlers: dict[str, Handler]) -> Handler:
         except StoreError as failed:
             _log.error("the store failed", error=str(failed))
             why = failed.refusal()
+        except (ConnectionError, web.HTTPException):
+            raise
+        except Exception:
+            if request.writer.output_size:
+                raise  # an answer has begun, and no second one can be given
+            _log.exception("a request failed unexpectedly", method=request.method)
+            why = Refused(500, "Internal", "the collector failed at this request; its log says why")
         _log.info("refused", status=why.status, reason=why.reason, method=request.method)
         reply = status.refusal(why, request.match_info.get("name", ""))
         if why.status == 405 and request.method not in handlers:
