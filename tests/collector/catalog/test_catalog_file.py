@@ -117,7 +117,7 @@ async def test_damage_that_shows_itself_in_use_ends_completeness_until_the_index
 ) -> None:
     """`keep` does so by itself; until then nothing is answered, and nothing wrong."""
     path = tmp_path / "index.sqlite"
-    many = [manifest(f"n{number}", number) for number in range(2_000)]
+    many = [manifest(f"n{number}", number) for number in range(600)]
     async with open_catalog(path, disk, clock) as before:
         await before.add(many)
     size = path.stat().st_size
