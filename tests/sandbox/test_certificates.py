@@ -16,6 +16,8 @@ from cryptography import x509
 
 from toe_async.sandbox.certificates import Authority, KeyPair
 from toe_async.sandbox.cluster import Sandbox, SandboxSettings, start
+from toe_async.sandbox.resources import PODS
+from toe_async.sandbox.store import Key
 
 WHO_AM_I = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
@@ -28,6 +30,11 @@ def client_context(sandbox: Sandbox, pair: KeyPair | None) -> ssl.SSLContext:
             path.write_bytes(pair.certificate + pair.key)
             context.load_cert_chain(path)
     return context
+
+
+def pod_address(sandbox: Sandbox, name: str) -> str:
+    item = sandbox.verbs.store.get(PODS, Key("default", name))
+    return str(item.obj["status"].get("podIP", "")) if item is not None else ""
 
 
 async def ask(sandbox: Sandbox, pair: KeyPair | None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -86,14 +93,26 @@ async def test_a_certificate_users_kubeconfig_carries_certificate_and_key(sandbo
     assert body["status"]["userInfo"]["groups"] == ["team-a", "system:authenticated"]
 
 
-async def test_a_serving_certificate_holds_for_all_names_of_a_service(sandbox: Sandbox) -> None:
-    pair = sandbox.serving_certificate("svc", "ns", ("127.0.0.9", "localhost"))
+async def test_a_serving_certificate_holds_for_all_names_of_a_service_and_for_the_first_pods(sandbox: Sandbox) -> None:
+    pair = sandbox.serving_certificate("svc", "ns")
     held = x509.load_pem_x509_certificate(pair.certificate)
     names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [
-        "svc", "svc.ns", "svc.ns.svc", "svc.ns.svc.cluster.local", "localhost",
-    ]  # fmt: skip
-    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.9"]
+        "svc",
+        "svc.ns",
+        "svc.ns.svc",
+        "svc.ns.svc.cluster.local",
+    ]
+    addresses = {str(one) for one in names.get_values_for_type(x509.IPAddress)}
+    container = {"name": "c", "image": "none", "command": ["sleep", "600"]}
+    for number in range(3):
+        body = {"metadata": {"name": f"p{number}"}, "spec": {"containers": [container]}}
+        sandbox.verbs.create(PODS, "default", body)
+    async with asyncio.timeout(10):
+        while not all(address := [pod_address(sandbox, f"p{number}") for number in range(3)]):
+            await asyncio.sleep(0.02)
+    assert len({*address}) == 3
+    assert {*address} <= addresses
 
 
 async def test_without_tls_there_are_no_certificate_users(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from toe_async.telemetry import log
 
 _log = log.get(__name__)
 _FRONT_PROXY = "front-proxy-client"
+_CERTIFIED_PODS = 16
 
 
 class SandboxSettings(Struct, frozen=True, kw_only=True):
@@ -74,12 +75,15 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
 class Sandbox:
     """A running cluster."""
 
-    def __init__(self, url: str, authority: Authority, verbs: Verbs, tokens: Tokens, server: ApiServer) -> None:
+    def __init__(
+        self, url: str, authority: Authority, *, verbs: Verbs, tokens: Tokens, server: ApiServer, kubelet: Kubelet
+    ) -> None:
         self.url = url
         self.verbs = verbs
         self._authority = authority
         self._tokens = tokens
         self._server = server
+        self._kubelet = kubelet
 
     @property
     def admin_token(self) -> str:
@@ -101,14 +105,15 @@ class Sandbox:
         """A client certificate that this API server takes for a user with these groups."""
         return self._authority.client(user, groups)
 
-    def serving_certificate(self, service: str, namespace: str, hosts: Sequence[str] = ()) -> KeyPair:
-        """A server certificate for a Service by all its names, and for further names and addresses.
+    def serving_certificate(self, service: str, namespace: str) -> KeyPair:
+        """A server certificate for a Service by all its names, signed by `certificate_authority`.
 
-        It is signed by `certificate_authority`, which so is the `caBundle` of an APIService.
+        That is so the `caBundle` of an APIService. No name is resolved in the sandbox, so other pods ask for an
+        address: the certificate holds for those of the first 16 pods, too, whichever the Service's own is.
         """
         names = [f"{service}{rest}" for rest in ("", f".{namespace}", f".{namespace}.svc")]
         names.append(f"{names[-1]}.cluster.local")
-        return self._authority.server(names[2], [*names, *hosts])
+        return self._authority.server(names[2], [*names, *self._kubelet.first_addresses(_CERTIFIED_PODS)])
 
     def write_kubeconfig(self, path: Path, user: str = "admin", groups: Sequence[str] | None = None) -> None:
         """Write a kubeconfig for `admin`, a service account, or with `groups` for whom a client certificate names.
@@ -203,7 +208,7 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
         tasks.start(endpoints.run(), name="sandbox endpoints")
         tasks.start(metrics.run(), name="sandbox metrics")
         url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-        yield Sandbox(url, authority, verbs, tokens, server)
+        yield Sandbox(url, authority, verbs=verbs, tokens=tokens, server=server, kubelet=kubelet)
 
 
 def _server_context(authority: Authority) -> ssl.SSLContext:
