@@ -127,17 +127,17 @@ HEAD = block(1, b"\x08\x01\x10\x02") + b"".join(block(6, text) for text in (b"",
 MILLION = 1_000_000
 
 
-def bomb(gigabytes: int, head: bytes) -> bytes:
-    """One MB of gzip for each GB of zeros."""
+def bomb(megabytes: int, head: bytes) -> bytes:
+    """One KB of gzip for each MB of zeros."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    zeros = bytes(1 << 24)
-    return b"".join([packer.compress(head), *(packer.compress(zeros) for _ in range(64 * gigabytes)), packer.flush()])
+    zeros = bytes(1 << 20)
+    return b"".join([packer.compress(head), *(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "gzip, 1 GB": lambda: bomb(1, HEAD),
-    "gzip, 1 GB of a stack": lambda: bomb(1, b"a;b 1\n"),
-    "gzip in gzip in gzip": lambda: gzip.compress(gzip.compress(bomb(1, HEAD))),
+    "gzip, 1 GB": lambda: bomb(1024, HEAD),
+    "gzip, 100 MB of a stack": lambda: bomb(100, b"a;b 1\n"),
+    "gzip in gzip in gzip": lambda: gzip.compress(gzip.compress(bomb(100, HEAD))),
     "ten million strings": lambda: HEAD + block(6, b"") * (8 * MILLION - 100),
     "ten million strings in gzip": lambda: gzip.compress(HEAD + block(6, b"") * 10 * MILLION, 1),
     "a stack a million deep": lambda: HEAD + block(2, block(1, b"\x01" * MILLION) + block(2, b"\x01")),

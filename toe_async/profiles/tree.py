@@ -18,8 +18,8 @@ class Tree(msgspec.Struct, frozen=True):
     """Nodes in preorder: parents before children, a subtree in one piece. Node 0 is the whole profile, at depth 0.
 
     Frames are told apart by function, as in `top` and `folded`; function 0 is the root's. `files` has each function's
-    file, as first met. `own` has what a node costs by itself, one value for each kind; nodes that cost nothing are left out.
-    `dropped` counts the nodes that SMALLER stands for.
+    file, as first met. `own` has what a node costs by itself, one value for each kind; nodes that cost nothing are
+    left out. `dropped` counts the nodes that SMALLER stands for.
     """
 
     functions: list[str]
@@ -119,10 +119,13 @@ def _weights(tree: Tree, width: int) -> "array[float]":
     totals = [sum(abs(values[at]) for values in tree.own.values()) or 1 for at in range(width)]
     weights = array("d", bytes(8 * len(tree.depths)))
     below = array("d", bytes(8 * (max(tree.depths) + 2)))  # by depth: the subtrees seen since the last node above
-    for node in range(len(tree.depths) - 1, -1, -1):
-        depth = tree.depths[node]
-        values = tree.own.get(node, ())
-        weights[node] = below[depth + 1] + sum(abs(value) / total for value, total in zip(values, totals, strict=False))
+    depths, own = tree.depths, tree.own
+    for node in range(len(depths) - 1, -1, -1):
+        depth = depths[node]
+        weight = below[depth + 1]
+        if node in own:
+            weight += sum(abs(value) / total for value, total in zip(own[node], totals, strict=True))
+        weights[node] = weight
         below[depth + 1] = 0.0
-        below[depth] += weights[node]
+        below[depth] += weight
     return weights

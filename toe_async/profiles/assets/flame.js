@@ -759,6 +759,7 @@ function controls() {
   $("up").setAttribute("aria-pressed", String(state.up));
   $("merge").setAttribute("aria-pressed", String(state.merge));
   $("up").disabled = state.view !== "flame";
+  document.querySelector("footer").hidden = state.view === "top";
   if ($("find").value !== state.query) $("find").value = state.query;
   crumbs();
   const chips = $("chips");
