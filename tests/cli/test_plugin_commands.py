@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ import yaml
 from aiohttp import web
 
 from tests.cli.aggregated import API, Aggregated, Plugin, artifact, status
+from tests.sandbox.kubectl import NEEDED
 
 BASE = f"/apis/{API}/namespaces/shop/artifacts"
 
 
+@pytest.mark.slow
 async def test_a_list_is_a_table_of_the_context_s_namespace(api: Aggregated, plugin: Plugin) -> None:
     """Newest first as the server has it; stdout only."""
     api.put(artifact("a-heap", b"x" * 2048), artifact("b-heap", namespace="bank"))
@@ -121,8 +124,8 @@ async def expired(request: web.Request) -> web.Response:
     ("answer", "code", "words"),
     [
         (plain_404, 1, "the collector's API is not registered here: there is no APIService v1alpha1.artifacts.toe.run"),
-        (plain_503, 1, "the API server cannot reach the collector"),
-        (reading, 1, "still reading its store"),
+        pytest.param(plain_503, 1, "the API server cannot reach the collector", marks=pytest.mark.slow),
+        pytest.param(reading, 1, "still reading its store", marks=pytest.mark.slow),
         (forbidden, 3, "cannot list"),
         (stranger, 3, "does not accept the kubeconfig's user"),
         (login, 1, "is that the API server, or a proxy or login page"),
@@ -167,6 +170,7 @@ async def test_wrong_usage_ends_in_2_and_asks_nothing(api: Aggregated, plugin: P
     assert "kubectl toe" in ran.err or "-y" in ran.err
 
 
+@pytest.mark.slow
 async def test_deleting_needs_a_yes_and_tells_what_is_gone(api: Aggregated, plugin: Plugin) -> None:
     """-y is one; what is not there is an error unless that is said to be fine; some of several is partial."""
     api.put(artifact("a"), artifact("b"))
@@ -253,6 +257,7 @@ async def test_ctrl_c_ends_in_130_without_a_traceback(api: Aggregated, plugin: P
     assert (process.returncode, err) == (130, b"error: interrupted\n")
 
 
+@pytest.mark.slow
 async def test_names_that_drive_a_terminal_are_shown_without_it(api: Aggregated, plugin: Plugin) -> None:
     """In tables and errors; JSON escapes them and keeps them whole."""
     name = "a\x1b]52;c;ZXZpbA==\x07\x1b]8;;http://x\x07\u202eb"
@@ -305,3 +310,35 @@ async def test_a_kubeconfig_wins_over_a_pod_s_own_account(api: Aggregated, plugi
     api.put(artifact("a"))
     environ = plugin.environment(KUBERNETES_SERVICE_HOST="192.0.2.1", KUBERNETES_SERVICE_PORT="1")
     assert (await plugin.run("list", "-o", "name", environ=environ)).lines == ["artifact.artifacts.toe.run/a"]
+
+
+async def test_a_user_of_an_exec_plugin_signs_in_by_it(api: Aggregated, plugin: Plugin) -> None:
+    """As on EKS, GKE or with kubelogin."""
+    told = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "minted"}}
+    signs = {"apiVersion": told["apiVersion"], "command": "sh", "args": ["-c", f"echo '{json.dumps(told)}'"]}
+    config = yaml.safe_load(plugin.kubeconfig.read_text())
+    config["users"][0]["user"] = {"exec": signs}
+    plugin.kubeconfig.write_text(yaml.safe_dump(config))
+    assert (await plugin.run("list")).code == 0
+    assert api.seen[0].headers["Authorization"] == "Bearer minted"
+
+
+@NEEDED
+@pytest.mark.slow
+async def test_kubectl_finds_the_plugin_and_its_completion(api: Aggregated, plugin: Plugin) -> None:
+    """The installed programs, by the real kubectl."""
+    api.put(artifact("a-heap"))
+    programs = Path(sys.executable).parent
+    environ = plugin.environment(PATH=f"{programs}:{os.environ['PATH']}")
+
+    async def kubectl(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            "kubectl", *arguments, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0
+        return out.decode()
+
+    assert await kubectl("toe", "list", "-o", "name") == "artifact.artifacts.toe.run/a-heap\n"
+    assert (await kubectl("__complete", "toe", "get", "a")).splitlines() == ["a-heap\theap.pb.gz of web-0", ":4"]
+    assert "usage: kubectl toe get" in await kubectl("toe", "get", "--help")

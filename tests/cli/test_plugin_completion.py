@@ -63,6 +63,7 @@ async def test_candidates_come_one_a_line_with_the_directive_last(
     assert (ran.code, ran.lines, ran.err) == (0, lines, "")
 
 
+@pytest.mark.slow
 async def test_a_cluster_that_does_not_answer_costs_two_seconds_and_no_words(api: Aggregated, plugin: Plugin) -> None:
     """Nor does a broken one print an error into the prompt."""
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ async def test_artifacts_are_fetched_into_files_that_say_where_they_are_from(api
     assert all(int(last) - int(first) < 32 * MIB for first, last in (r[6:].split("-") for r in ranges))
 
 
+@pytest.mark.slow
 async def test_what_is_there_already_is_not_fetched_again_and_not_overwritten(api: Aggregated, plugin: Plugin) -> None:
     """The same content is done; another one stays as it is until --force, which replaces even a link itself."""
     api.put(artifact("a", b"new"))
@@ -64,6 +66,7 @@ async def test_what_is_there_already_is_not_fetched_again_and_not_overwritten(ap
     assert not (plugin.home / FILE).is_symlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hit", [signal.SIGKILL, signal.SIGINT])
 async def test_a_killed_download_goes_on_where_it_was(api: Aggregated, plugin: Plugin, hit: signal.Signals) -> None:
     """At most one piece of 32 MiB comes twice; Ctrl-C says that what came is kept."""
@@ -105,6 +108,7 @@ async def test_a_killed_download_goes_on_where_it_was(api: Aggregated, plugin: P
     assert api.sent - len(big.data) <= 2 * MIB
 
 
+@pytest.mark.slow
 async def test_a_link_that_breaks_all_the_time_still_ends_whole(api: Aggregated, plugin: Plugin) -> None:
     """Each request is cut, as at the end of the API server's minute; what came counts, nothing comes twice."""
     big = artifact("a", noise(9 * MIB))
@@ -312,6 +316,7 @@ def test_two_hostile_names_never_share_a_file() -> None:
     assert len(names) == len(HOSTILE)
 
 
+@pytest.mark.slow
 async def test_some_of_several_is_partial(api: Aggregated, plugin: Plugin) -> None:
     """5 with a summary; a missing one alone is 1, a forbidden one alone 3."""
     api.put(artifact("a", b"1"))
@@ -331,6 +336,7 @@ async def test_some_of_several_is_partial(api: Aggregated, plugin: Plugin) -> No
     assert 'cannot get resource "artifacts/content"' in denied.err
 
 
+@pytest.mark.slow
 async def test_a_file_of_the_user_s_choice_or_stdout(api: Aggregated, plugin: Plugin, tmp_path: Path) -> None:
     """-O names the file; -O - writes the bytes and nothing else, and a wrong digest is exit 1."""
     kept = artifact("a", noise(3 * MIB))
@@ -342,3 +348,61 @@ async def test_a_file_of_the_user_s_choice_or_stdout(api: Aggregated, plugin: Pl
     assert (process.returncode, out == kept.data, err) == (0, True, b"")
     api.on_content = lambda request, found: forged(api, request, found)
     assert (await plugin.run("get", "a", "-O", "-")).code == 1
+
+
+async def test_at_most_three_come_at_a_time(api: Aggregated, plugin: Plugin) -> None:
+    """However many are wanted."""
+    api.put(*(artifact(f"a{number}", b"x", pod=f"p{number}") for number in range(9)))
+    busy, most, three = 0, 0, asyncio.Event()
+
+    async def counted(request: web.Request, kept: Kept) -> web.StreamResponse:
+        nonlocal busy, most
+        busy, most = busy + 1, max(most, busy + 1)
+        if busy == 3:
+            three.set()
+        await three.wait()
+        try:
+            return await api.content(request, kept)
+        finally:
+            busy -= 1
+
+    api.on_content = counted
+    ran = await plugin.run("get", "--run", "night")
+    assert (ran.code, len(ran.lines), most) == (0, 9, 3)
+
+
+async def test_two_processes_never_write_to_one_part(api: Aggregated, plugin: Plugin) -> None:
+    """The second one says so and leaves it alone."""
+    kept = artifact("a", noise(MIB))
+    api.put(kept)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request, found: Kept) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return await api.content(request, found)
+
+    api.on_content = waits
+    first = await plugin.start("get", "a")
+    await begun.wait()
+    second = await plugin.run("get", "a")
+    assert (second.code, "another process is writing" in second.err) == (1, True)
+    go_on.set()
+    await first.communicate()
+    assert first.returncode == 0
+    assert (plugin.home / FILE).read_bytes() == kept.data
+
+
+async def test_a_disk_that_takes_no_more_is_told_and_the_part_is_kept(api: Aggregated, plugin: Plugin) -> None:
+    """As with a full disk; here by a limit on the size of files."""
+    kept = artifact("a", noise(5 * MIB))
+    api.put(kept)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, 2 * MIB))
+
+    ran = await plugin.run("get", "a", preexec_fn=limited)
+    assert (ran.code, ran.err) == (1, f"error: a: cannot write {part_of(kept)}: File too large\n")
+    assert (plugin.home / part_of(kept)).stat().st_size <= 2 * MIB
+    assert (await plugin.run("get", "a")).code == 0
+    assert (plugin.home / FILE).read_bytes() == kept.data

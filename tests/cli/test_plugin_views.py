@@ -66,6 +66,7 @@ async def test_a_browser_that_can_be_seen_is_opened(profiled: Aggregated, plugin
     assert len(seen.read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 async def test_a_page_can_be_written_where_the_user_says(profiled: Aggregated, plugin: Plugin) -> None:
     """Never over another file without --force; - is stdout."""
     assert (await plugin.run("open", "a-cpu", "-O", "page.html")).out == "page.html\n"
