@@ -144,7 +144,7 @@ def test_the_help_opens_and_closes(visit: Open, shelf: Shelf) -> None:
     assert page.locator(".artifact:focus-within").count() == 0
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
-    page.get_by_role("button", name="Help for the keys").click()
+    page.get_by_role("button", name="Keys").click()
     page.get_by_role("button", name="Close").click()
     assert page.locator("dialog[open]").count() == 0
 
@@ -162,7 +162,7 @@ def test_the_tab_key_goes_through_all_in_the_order_of_reading(visit: Open, shelf
         assert (style, width) == ("solid", 2), stops[-1]
     first = "cpu.folded of web-7c9d5b6f4-x2x8q, 03:10:47"
     assert stops == [
-        "Skip to content", "test cluster", "Help for the keys", "Namespace", "Search", "Search", "Filters", "hot-web",
+        "Skip to content", "test cluster", "Keys", "Namespace", "Search", "Search", "Filters", "hot-web",
         "ProfilingConfig", "pprof", f"Compare {first}", first, f"Flame graph of {first}", f"Top functions of {first}",
         f"Download {first}",
     ]  # fmt: skip
@@ -197,7 +197,7 @@ def test_everything_works_without_scripts(visit: Open, shelf: Shelf) -> None:
     page.get_by_label("File", exact=True).fill("heap.pb.gz")
     page.get_by_role("button", name="Apply").click()
     assert page.locator(".artifact").count() == 4
-    assert not page.get_by_role("button", name="Help for the keys").is_visible()
+    assert not page.get_by_role("button", name="Keys").is_visible()
     boxes = page.locator("input[name=pick]")
     boxes.nth(0).check()
     page.get_by_role("button", name="Compare", exact=True).click()

@@ -25,4 +25,4 @@ def diff(later: Artifact, earlier: Artifact) -> str:
 def asked(path: str, fields: Mapping[str, str]) -> str:
     """A path with a query; empty fields are left out."""
     given = {key: value for key, value in fields.items() if value}
-    return f"{path}?{urlencode(given, errors='replace')}" if given else path
+    return f"{path}?{urlencode(given, safe='/', errors='replace')}" if given else path

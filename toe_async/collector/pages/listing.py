@@ -285,10 +285,10 @@ def _chips(shown: Shown) -> Node:
     chips = [
         _li(
             a(
+                span("Remove the filter ", cls="for-readers"),
                 f"{_WORDS[name]}: {SPANS.get(value, value) if name == 'last' else value}",
                 span("\N{MULTIPLICATION SIGN}", aria_hidden="true", cls="x"),
                 href=shown.filters.address(**{name: ""}),
-                aria_label=f"Remove the filter {_WORDS[name]}: {value}",
             )
         )
         for name, value in active.items()

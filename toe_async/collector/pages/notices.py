@@ -48,6 +48,8 @@ def failure(shell: Shell, refused: Refused, viewer: Viewer | None, *, here: str,
     )
     if refused.retry_after is not None:
         reply.headers["Retry-After"] = str(refused.retry_after)
+    if refused.size is not None:
+        reply.headers["Content-Range"] = f"bytes */{refused.size}"
     return reply
 
 

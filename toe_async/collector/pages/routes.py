@@ -23,6 +23,7 @@ _SIBLINGS = 64
 _MOST_PAGES = 10
 _LONGEST_ADDRESS = 4096
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+_GONE = "there is no such artifact, or there is none any more; old ones are removed unless somebody holds them"
 _log = log.get("collector.pages")
 
 Page = Callable[[web.Request, Viewer], Awaitable[web.StreamResponse]]
@@ -98,10 +99,10 @@ class _Pages:
     async def artifact(self, request: web.Request, viewer: Viewer) -> web.StreamResponse:
         """One artifact."""
         one = await self._get(request, viewer)
-        siblings, like = await asyncio.gather(
-            self._near(viewer, one, {"fieldSelector": f"artifact.capture={one.facts.capture}"}, _SIBLINGS),
-            self._near(viewer, one, filters.series_query(one.facts.run_uid or one.facts.run, one.facts.leaf), _LIKE),
-        )
+        facts = one.facts
+        capture = {"fieldSelector": f"artifact.capture={facts.capture}"}
+        siblings = await self._near(viewer, one, capture, _SIBLINGS)
+        like = await self._near(viewer, one, filters.series_query(facts.run_uid or facts.run, facts.leaf), _LIKE)
         known = detail.Known(one=one, siblings=siblings, like=like, now=self._clock.now())
         return self._shell.page(one.facts.leaf, detail.content(known, viewer), viewer=viewer)
 
@@ -130,8 +131,8 @@ class _Pages:
         if len(picked) != 2:
             said = f"a comparison takes two profiles and {len(picked)} are ticked; go back and tick two"
             raise Refused(400, "ChooseTwo", said)
-        found = await asyncio.gather(*(viewer.library.get(namespace, name) for namespace, name in picked))
-        earlier, later = sorted(map(read, found), key=lambda one: one.at)
+        found = [read(await viewer.library.get(namespace, name)) for namespace, name in picked]
+        earlier, later = sorted(found, key=lambda one: one.at)
         return _see_other(addresses.diff(later, earlier))
 
     async def content(self, request: web.Request, viewer: Viewer) -> web.StreamResponse:
@@ -247,7 +248,10 @@ class _Pages:
         _log.info("page refused", status=refused.status, reason=refused.reason, method=request.method)
         if refused.status == 401:
             return self._turn_away(request, refused.message)
-        back = addresses.page(*_named(request)) if "name" in request.match_info and refused.status != 404 else "/"
+        of_one = "name" in request.match_info
+        if of_one and refused.status == 404:
+            refused = Refused(404, refused.reason, _GONE)
+        back = addresses.page(*_named(request)) if of_one and refused.status != 404 else "/"
         here = request.raw_path if request.method == "GET" and _LOCAL.fullmatch(request.raw_path) else ""
         return notices.failure(self._shell, refused, viewer, here=here, back=back)
 

@@ -21,6 +21,7 @@ from toe_async.collector.errors import Refused
 from toe_async.collector.library import Library
 from toe_async.collector.pages.access import NeedsSignIn, Viewer, cookie_name, csrf_of, set_cookie
 from toe_async.lib.clock import Clock
+from toe_async.telemetry import log
 
 IDLE = timedelta(hours=1)
 LONGEST = timedelta(hours=12)
@@ -32,6 +33,7 @@ SECONDS_PER_ATTEMPT = 6.0
 
 _MOST_ADDRESSES = 4096
 _LONGEST_TOKEN = 16 << 10
+_log = log.get("collector.pages")
 _PLEASE = "Sign in with a token to see what is stored here."
 _ENDED = "The session has ended; sign in again."
 
@@ -141,6 +143,7 @@ class TokenSessions:
         if until <= now:
             raise Refused(401, "Unauthenticated", "the token has expired; make a new one")
         self._drop(request)
+        _log.info("signed in", user=signed.user.username)
         value = secrets.token_urlsafe(32)
         self._keep(_digest(value), Session(token, signed.user.username, secrets.token_bytes(32), now, until), now)
         set_cookie(reply, cookie_name(request, secure=self._secure), value, secure=self._secure)

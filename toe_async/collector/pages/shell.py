@@ -33,7 +33,7 @@ _KEYS = (
     ("t", "its top functions"),
     ("x", "choose it for comparing"),
     ("d", "compare the two chosen"),
-    ("n  p", "older, newer page"),
+    ("n  p", "older page, newest page"),
     ("Esc", "leave the field, close this"),
     ("?", "this help"),
 )
@@ -93,7 +93,7 @@ def token_field(viewer: Viewer) -> Element:
 
 def _who(viewer: Viewer) -> Element:
     return div(
-        button("?", type="button", cls="quiet keys", aria_label="Help for the keys", hidden=True),
+        button("Keys", type="button", cls="quiet keys", title="Help for the keys (?)", hidden=True),
         span(viewer.name, cls="who", title="Signed in as this user") if viewer.name else None,
         form(token_field(viewer), button("Sign out", cls="quiet"), method="post", action="/ui/logout")
         if viewer.may_leave
