@@ -77,11 +77,12 @@ def manifest(number: int, count: int) -> "Manifest":
     rare = {"canary": "yes"} if number // NAMESPACES % 1000 == 0 else {}
     labels = {"app.kubernetes.io/name": service_, "tier": ("web", "worker")[number % 2], **rare}
     run = f"hot-{number // 7 % 200}"
+    uid = hashlib.sha256(f"{namespace}/{run}".encode()).hexdigest()
     return Manifest(
         name=f"{capture[:10]}-cpu.pprof", leaf="cpu.pprof", size=number % 500_000 + 1, sha256=mark, stored_at=stored,
         directory=(namespace, f"app.kubernetes.io%2Fname-{service_},tier-web", run, "2026", "05", f"{stored.day:02d}"),
         file=f"{pod}-server-{capture[:10]}-cpu.pprof", capture=capture, namespace=namespace, labels=labels, run=run,
-        run_uid=f"{mark[:8]}-0000-4000-8000-{mark[:12]}", kind="ProfilingConfig", pod=pod, pod_uid=mark[:36],
+        run_uid=f"{uid[:8]}-{uid[8:12]}-4000-8000-{uid[12:24]}", kind="ProfilingConfig", pod=pod, pod_uid=mark[:36],
         container="server", node=f"node-{number % 250}", service=service_, tool="pprof", reason="threshold-exceeded",
         trigger="cpu at 93.1 % of its request of 500m, above 80 %", triggered_at=stored,
     )  # fmt: skip

@@ -17,6 +17,8 @@ from toe_async.collector.catalog.connections import Connections
 from toe_async.collector.catalog.query import Entry
 
 _BATCH = 500
+_TAKEN_AT_ONCE = 2_000
+"""Manifests a transaction, some 4 MB: the fewer transactions, the fewer times a page of an index is written."""
 _CHUNK_BITS = 1 << 13
 _decode_versions = msgspec.json.Decoder(list[int]).decode
 
@@ -58,10 +60,13 @@ class Building:
         """Add what is missing, take over what has changed, forget what is gone. Raises StoreError."""
         last = await self._connections.read(_last_version)
         count = added = 0
+        waiting: list[Manifest] = []
         async for found in artifacts.manifests():
-            for at in range(0, len(found), _BATCH):
-                batch = found[at : at + _BATCH]
+            waiting += found
+            if len(waiting) >= _TAKEN_AT_ONCE:
+                batch, waiting = waiting, []
                 count, added = count + len(batch), added + await self._take(batch)
+        count, added = count + len(waiting), added + await self._take(waiting)
         return Built(count, added, await self._forget_others(artifacts, last))
 
     async def _take(self, batch: Sequence[Manifest]) -> int:

@@ -29,6 +29,8 @@ _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
 _LOCK_LOOK_SECONDS = 0.02
 _WAL_BYTES = 64 << 20
+_CHECKPOINT_PAGES = 8192
+"""32 MiB: while an index is built, a page is written back once for many rows instead of once for a few."""
 _NO_FILE = (-1, -1)
 _PRIMARY = 0xFF  # of an extended result code
 _log = log.get("collector.catalog")
@@ -145,6 +147,7 @@ class IndexFile:
             made.execute("PRAGMA journal_mode = WAL")
             made.execute("PRAGMA synchronous = NORMAL")
             made.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            made.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         except BaseException:
             made.close()
             raise
