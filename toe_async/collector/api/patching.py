@@ -120,8 +120,8 @@ def _operate(obj: dict[str, Any], operations: Any, name: str) -> Any:
     target = copy.deepcopy(obj)
     for at, operation in enumerate(operations):
         kind, path = operation.get("op"), operation.get("path")
-        if not isinstance(path, str) or not path.startswith("/"):
-            raise Refused(400, "BadRequest", f"operation {at} of the patch has no path that starts with /")
+        if not isinstance(kind, str) or not isinstance(path, str) or not path.startswith("/"):
+            raise Refused(400, "BadRequest", f"operation {at} of the patch has no op, or no path that starts with /")
         parts = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]]
         field = ".".join(parts)[:200]
         parent, last = _found(target, parts[:-1], name, field), parts[-1]
