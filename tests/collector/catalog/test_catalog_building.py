@@ -59,11 +59,12 @@ class Paused(Memory):
         yield found
 
 
-async def test_what_is_deleted_or_committed_during_a_build_is_not_undone_by_it(catalog: Catalog) -> None:
+async def test_what_is_deleted_committed_or_held_during_a_build_is_not_undone_by_it(catalog: Catalog) -> None:
     """The build has read of them before; nothing of that is true any more."""
     old, forgotten, stays = manifest("old", 1), manifest("forgotten", 2), manifest("stays", 3)
-    store = Paused(old, forgotten, stays)
-    await catalog.add([forgotten])
+    evidence = manifest("evidence", 0)
+    store = Paused(old, forgotten, stays, evidence)
+    await catalog.add([forgotten, evidence])
     async with asyncio.TaskGroup() as tasks:
         building = tasks.create_task(catalog.build(store))
         await store.read.wait()
@@ -74,11 +75,14 @@ async def test_what_is_deleted_or_committed_during_a_build_is_not_undone_by_it(c
         assert entry is not None
         await store.delete(forgotten)
         await catalog.forget(entry)
-        store.put(manifest("new", 4))
-        await catalog.add([manifest("new", 4)])
+        store.put(manifest("new", 4), manifest("evidence", 0, hold="case 7"))
+        await catalog.add([manifest("new", 4), manifest("evidence", 0, hold="case 7")])
         store.go_on.set()
         await building
-    assert await listed(catalog) == ["new", "stays"]
+    assert await listed(catalog) == ["new", "stays", "evidence"]
+    held = await catalog.get("shop", "evidence")
+    assert held is not None
+    assert held.manifest.hold == "case 7"
     assert whole(catalog)
 
 

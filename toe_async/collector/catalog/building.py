@@ -53,8 +53,9 @@ class Building:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._present = Marks()
-        self.removed: set[tuple[str, str]] = set()
-        """Namespace and name of artifacts deleted since it began: what it read of them before is no longer true."""
+        self.touched: set[tuple[str, str]] = set()
+        """Namespace and name of what was added, changed or deleted since it began: the index knows that better than
+        what was read before."""
 
     async def run(self, artifacts: Artifacts) -> Built:
         """Add what is missing, take over what has changed, forget what is gone. Raises StoreError."""
@@ -75,7 +76,7 @@ class Building:
         for one, entry in zip(batch, known, strict=True):
             if entry is not None:
                 self._present.add(entry.version)
-            if (entry is None or entry.manifest != one) and (one.namespace, one.name) not in self.removed:
+            if (entry is None or entry.manifest != one) and (one.namespace, one.name) not in self.touched:
                 new.append(one)
         if new:
             await self._connections.write(lambda db: rows.add(db, new))

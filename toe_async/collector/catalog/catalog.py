@@ -108,19 +108,23 @@ class Catalog:
             await self._add(batch)
 
     async def _add(self, batch: list[Manifest]) -> None:
+        for one in batch:
+            self._touch(one.namespace, one.name)
         await self._connections.write(lambda db: rows.add(db, batch))
 
     async def remove(self, namespace: str, name: str) -> None:
         """Forget an artifact that was deleted; harmless when it is not known."""
-        if self._building is not None:
-            self._building.removed.add((namespace, name))
+        self._touch(namespace, name)
         await self._connections.write(lambda db: rows.remove(db, namespace, name))
 
     async def forget(self, entry: Entry) -> None:
         """Forget an artifact that was deleted, unless it has come again or changed since the entry was read."""
-        if self._building is not None:
-            self._building.removed.add((entry.manifest.namespace, entry.manifest.name))
+        self._touch(entry.manifest.namespace, entry.manifest.name)
         await self._connections.write(lambda db: rows.forget(db, [entry.version]))
+
+    def _touch(self, namespace: str, name: str) -> None:
+        if self._building is not None:
+            self._building.touched.add((namespace, name))
 
     @contextlib.asynccontextmanager
     async def changing(self, namespace: str, name: str) -> AsyncIterator[None]:
