@@ -94,7 +94,7 @@ async def test_a_certificate_users_kubeconfig_carries_certificate_and_key(sandbo
 
 
 async def test_a_serving_certificate_holds_for_all_names_of_a_service_and_for_the_first_pods(sandbox: Sandbox) -> None:
-    pair = sandbox.serving_certificate("svc", "ns")
+    pair = sandbox.serving_certificate("svc", "ns", ["localhost", "127.0.0.1"])
     held = x509.load_pem_x509_certificate(pair.certificate)
     names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [
@@ -102,6 +102,7 @@ async def test_a_serving_certificate_holds_for_all_names_of_a_service_and_for_th
         "svc.ns",
         "svc.ns.svc",
         "svc.ns.svc.cluster.local",
+        "localhost",
     ]
     addresses = {str(one) for one in names.get_values_for_type(x509.IPAddress)}
     container = {"name": "c", "image": "none", "command": ["sleep", "600"]}
@@ -112,7 +113,7 @@ async def test_a_serving_certificate_holds_for_all_names_of_a_service_and_for_th
         while not all(address := [pod_address(sandbox, f"p{number}") for number in range(3)]):
             await asyncio.sleep(0.02)
     assert len({*address}) == 3
-    assert {*address} <= addresses
+    assert {"127.0.0.1", *address} <= addresses
 
 
 async def test_without_tls_there_are_no_certificate_users(tmp_path: Path) -> None:

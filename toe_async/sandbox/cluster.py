@@ -105,15 +105,15 @@ class Sandbox:
         """A client certificate that this API server takes for a user with these groups."""
         return self._authority.client(user, groups)
 
-    def serving_certificate(self, service: str, namespace: str) -> KeyPair:
-        """A server certificate for a Service by all its names, signed by `certificate_authority`.
+    def serving_certificate(self, service: str, namespace: str, hosts: Sequence[str] = ()) -> KeyPair:
+        """A server certificate for a Service by all its names and for `hosts`, signed by `certificate_authority`.
 
         That is so the `caBundle` of an APIService. No name is resolved in the sandbox, so other pods ask for an
         address: the certificate holds for those of the first 16 pods, too, whichever the Service's own is.
         """
         names = [f"{service}{rest}" for rest in ("", f".{namespace}", f".{namespace}.svc")]
         names.append(f"{names[-1]}.cluster.local")
-        return self._authority.server(names[2], [*names, *self._kubelet.first_addresses(_CERTIFIED_PODS)])
+        return self._authority.server(names[2], [*names, *hosts, *self._kubelet.first_addresses(_CERTIFIED_PODS)])
 
     def write_kubeconfig(self, path: Path, user: str = "admin", groups: Sequence[str] | None = None) -> None:
         """Write a kubeconfig for `admin`, a service account, or with `groups` for whom a client certificate names.
