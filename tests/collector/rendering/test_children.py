@@ -17,7 +17,11 @@ from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.rendering.limits import RenderLimits
 from toe_async.collector.rendering.renderer import Renderer, RenderOrder
 
-QUICK = RenderLimits(wall_seconds=0.5, output_bytes=1 << 20)
+QUICK = RenderLimits(wall_seconds=0.5)
+"""For children that never answer."""
+
+PATIENT = RenderLimits(wall_seconds=30, output_bytes=1 << 20)
+"""For children that do, on a machine that may be busy."""
 
 ANSWER = """
 import json, os, sys
@@ -28,7 +32,7 @@ def answer(body, kind="application/json"):
 """
 
 
-async def refused(code: str, body: bytes = FOLDED, limits: RenderLimits = QUICK) -> Refused:
+async def refused(code: str, body: bytes = FOLDED, limits: RenderLimits = PATIENT) -> Refused:
     async with Renderer(limits, command=child(ANSWER + code)) as renderer:
         with pytest.raises(Refused) as raised:
             await renderer.render(order(body))
@@ -48,7 +52,7 @@ async def refused(code: str, body: bytes = FOLDED, limits: RenderLimits = QUICK)
 )  # fmt: skip
 async def test_a_child_that_does_not_answer_is_ended(code: str) -> None:
     """After the wall time, whatever it is at."""
-    error = await refused(code)
+    error = await refused(code, limits=QUICK)
     assert (error.status, error.reason) == (422, "TimedOut")
 
 
@@ -85,7 +89,7 @@ async def test_a_child_that_answers_nonsense_is_not_believed(code: str) -> None:
 async def test_an_answer_counts_once_it_is_complete() -> None:
     """What a child does afterwards, sleeping or dying, is of no interest."""
     for rest in ("import time; time.sleep(1000)", "os.kill(os.getpid(), 11)"):
-        async with Renderer(QUICK, command=child(f"{ANSWER}\nanswer(b'[1]'); {rest}")) as renderer:
+        async with Renderer(PATIENT, command=child(f"{ANSWER}\nanswer(b'[1]'); {rest}")) as renderer:
             assert (await renderer.render(order())).body == b"[1]"
 
 
@@ -108,7 +112,7 @@ async def test_what_a_child_says_besides_is_logged_in_part_and_never_shown() -> 
         error = await refused("sys.stderr.write('secret ' * 100_000); sys.exit(1)")
     (said,) = [entry["said"] for entry in logs if "said" in entry]
     assert said.startswith("secret secret")
-    assert len(said) <= QUICK.stderr_bytes
+    assert len(said) <= PATIENT.stderr_bytes
     assert "secret" not in error.message
 
 
@@ -123,7 +127,7 @@ async def test_a_child_that_reads_nothing_holds_no_memory_of_ours() -> None:
 
 async def test_a_child_that_answers_before_it_has_read_all_is_believed() -> None:
     """As one that refuses by the first bytes."""
-    async with Renderer(QUICK, command=child(f"{ANSWER}\nanswer(b'[]')")) as renderer:
+    async with Renderer(PATIENT, command=child(f"{ANSWER}\nanswer(b'[]')")) as renderer:
         assert (await renderer.render(order(b"x" * (20 << 20)))).body == b"[]"
 
 
@@ -279,7 +283,7 @@ async def test_the_kernel_confirms_the_walls() -> None:
 async def test_a_child_that_computes_for_ever_is_ended_by_the_kernel() -> None:
     """Its time of the processor is limited apart from the wall's."""
     burning = _WALLS.partition("found = ")[0] + "\nwhile True: pass"
-    error = await refused(burning, b"", RenderLimits(cpu_seconds=1))
+    error = await refused(burning, b"", RenderLimits(cpu_seconds=1, wall_seconds=30))
     assert (error.status, error.reason) == (422, "TooComplex")
     assert error.message == "the profile could not be rendered within the time that one may take"
 
@@ -316,3 +320,25 @@ async def test_a_child_does_not_outlive_a_killed_collector(tmp_path: Path) -> No
     async with asyncio.timeout(5):
         while await asyncio.to_thread(lives, pid):
             await asyncio.sleep(0)
+
+
+def test_the_faster_loop_serves_as_well() -> None:
+    """uvloop has transports of its own kind; a small order, a large one, a child that hangs."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def orders() -> list[str]:
+        told = []
+        async with Renderer() as renderer:
+            told.append((await renderer.render(order())).content_type)
+            with pytest.raises(Refused) as raised:
+                await renderer.render(order(b"x" * (20 << 20)))
+            told.append(raised.value.reason)
+        async with Renderer(QUICK, command=child("import time; time.sleep(1000)")) as renderer:
+            with pytest.raises(Refused) as raised:
+                await renderer.render(order(b"x" * (20 << 20)))
+            told.append(raised.value.reason)
+        return told
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(orders()) == ["application/json", "NotAProfile", "TimedOut"]
+    assert not children()

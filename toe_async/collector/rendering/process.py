@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from msgspec import Struct
 
@@ -106,8 +106,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.SubprocessTransport", transport)  # uvloop's is not derived from it
 
     def process_exited(self) -> None:
         self.exited.set()
@@ -224,8 +223,7 @@ async def _gone(transport: asyncio.SubprocessTransport, child: _Child) -> None:
 
 
 async def _feed(transport: asyncio.SubprocessTransport, child: _Child, order: bytes, sources: Sequence[Source]) -> None:
-    pipe = transport.get_pipe_transport(_STDIN)
-    assert isinstance(pipe, asyncio.WriteTransport)
+    pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(_STDIN))
     pipe.write(order)
     for source in sources:
         at = 0
