@@ -140,8 +140,10 @@ def test_kubectl_shows_explains_selects_and_pages(installed: Kube, places: tuple
     heap = installed.get("artifacts", namespace=a)["items"]
     chosen = installed("get", "artifacts", "-n", a, "--field-selector=artifact.leaf=heap.pprof", "-o", "name").out
     assert len(chosen.split()) == 1
-    assert installed("get", "artifacts", "-n", a, "-l", "app=target", "-o", "name").out.count("/") == 2
-    assert installed("get", "artifacts", "-n", a, "-l", "app=other", "-o", "name").out == ""
+    assert (
+        installed("get", "artifacts", "-n", a, "-l", "app.kubernetes.io/name=target", "-o", "name").out.count("/") == 2
+    )
+    assert installed("get", "artifacts", "-n", a, "-l", "app.kubernetes.io/name=other", "-o", "name").out == ""
     wrong = installed("get", "artifacts", "-n", a, "--field-selector=artifact.colour=red", check=False)
     assert wrong.code != 0
     assert "artifact.colour" in wrong.err
@@ -187,10 +189,27 @@ def test_a_hold_is_kept_and_a_deletion_is_for_good(installed: Kube, places: tupl
     assert names_in(installed, b) == []
 
 
+def test_a_namespace_takes_its_artifacts_along_unless_one_is_held(
+    installed: Kube, namespace: Callable[[str], str]
+) -> None:
+    """As with every other kind; whoever makes a namespace of that name later must not find them. A hold says why."""
+    name = namespace("artifacts-going")
+    installed.apply(target("target"), config("watch", "target", **ONCE, collector={}), namespace=name)
+    wait_for_capture(installed, name, "watch")
+    held, _ = names_in(installed, name)
+    installed("-n", name, "annotate", "artifact", held, "toe.run/hold=incident 43")
+    installed("delete", "namespace", name, "--wait=false")
+    until("only what is held is left", lambda: names_in(installed, name) == [held])
+    until("the namespace says why", lambda: "incident 43" in json.dumps(installed.get("namespace", name)["status"]))
+    installed("-n", name, "annotate", "artifact", held, "toe.run/hold-")
+    until("the namespace is gone", lambda: not installed.get("namespace", name), seconds=120)
+    assert names_in(installed, name) == []
+
+
 def toe(kube: Kube, *words: str | Path, folder: Path, check: bool = True) -> Done:
     """`kubectl toe`, through kubectl's own plugin mechanism."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    argv = ["env", f"PATH={path}", f"KUBECONFIG={kube.kubeconfig}", "-C", folder, "kubectl", "toe", *words]
+    argv = ["env", "-C", folder, f"PATH={path}", f"KUBECONFIG={kube.kubeconfig}", "kubectl", "toe", *words]
     return run(argv, check=check)
 
 
