@@ -113,7 +113,7 @@ async def test_what_is_no_profile_is_refused_with_what_can_be_shown(body: bytes,
     assert (raised.value.status, raised.value.reason) == (422, "NotAProfile")
     assert says in raised.value.message
     assert raised.value.message.endswith(
-        "only pprof profiles and folded stacks can be shown; the bytes can be had as they are"
+        "what can be shown are pprof profiles and folded stacks of bounded size; the bytes can be had as they are"
     )
 
 

@@ -28,6 +28,7 @@ def confine(limits: RenderLimits, parent: int) -> None:
     """
     _prefer_to_be_killed()
     libc = ctypes.CDLL(None, use_errno=True)
+    # Sent when the thread ends that started us: the collector starts children from its event loop's, which is its main.
     for option, value in (
         (_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL),
         (_SET_DUMPABLE, 0),

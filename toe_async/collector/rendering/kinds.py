@@ -8,7 +8,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x0a\x0d\x0d\x0a", "a packet capture, which Wireshark reads"),
     (b"\x7fELF", "a core dump or a program, which a debugger reads"),
 )
-WHAT_CAN = "only pprof profiles and folded stacks can be shown; the bytes can be had as they are"
+WHAT_CAN = "what can be shown are pprof profiles and folded stacks of bounded size; the bytes can be had as they are"
 
 
 def describe(raw: bytes) -> str | None:
