@@ -34,7 +34,8 @@ class Orphaned(Protocol):
 
 
 class Swept(Struct, frozen=True, kw_only=True):
-    """What a pass did. `kept_by_hold` is how many artifacts are held now, due or not."""
+    """What a pass did. `kept_by_hold` is how many artifacts are held now, due or not; `failed` counts what could not
+    be done."""
 
     removed: int = 0
     bytes: int = 0
@@ -59,8 +60,8 @@ class Janitor:
         """Do one pass, of half a minute and one batch at most.
 
         Raises:
-            StoreError: the catalog or a backend's leftovers cannot be read. That an artifact could not be removed is
-                counted instead; it stays due.
+            StoreError: the catalog cannot be read. That an artifact could not be removed, or a backend's leftovers not
+                be looked at, is counted instead; a later pass tries again.
         """
         names = await self._catalog.namespaces()
         at = next((number for number, name in enumerate(names) if name >= self._first), 0)
@@ -74,14 +75,23 @@ class Janitor:
         self._first = waiting[0] if waiting else ""
         if tally.removed or tally.failed:
             _log.info("retention removed artifacts", removed=tally.removed, bytes=tally.bytes, failed=tally.failed)
+        orphans = await self._sweep_orphans(tally)
         return Swept(
             removed=tally.removed,
             bytes=tally.bytes,
             kept_by_hold=(await self._catalog.held()).artifacts,
-            orphans=0 if self._orphans is None else await self._orphans.sweep(),
+            orphans=orphans,
             failed=tally.failed,
             finished=not waiting and not tally.failed,
         )
+
+    async def _sweep_orphans(self, tally: "_Tally") -> int:
+        try:
+            return 0 if self._orphans is None else await self._orphans.sweep()
+        except StoreError as failed:
+            tally.failed += 1
+            _log.warning("orphans cannot be removed", error=str(failed))
+            return 0
 
     async def _batch(self, namespace: str, tally: "_Tally") -> bool:
         """Remove some of what is due; whether more may be. After a failure it is left to the next pass."""
