@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from tests.contract.backends import (
     APISERVICES,
@@ -309,6 +310,26 @@ async def test_what_a_backend_refuses_arrives_as_it_said_it(server: Server, thin
     held = await server.call("GET", things.things(server.namespace, "held"))
     assert (missing.status, missing.message) == (404, 'things "missing" not found')
     assert (held.status, held.body["reason"], held.headers["X-Own"]) == (409, "Conflict", "kept")
+
+
+async def test_a_page_arrives_with_its_scripts_styles_and_policy_untouched(server: Server, things: Backend) -> None:
+    """A real API server reads HTML and writes its tags anew, so hashes of a policy must hold for what is inside them."""
+    script = """<script>if (1 < 2 && "</p>" > '&amp;') { x = `<b a='1'>` }</script>"""
+    style = "<style>a > b::after { content: '<i>&lt;' }</style>"
+    page = f"<!doctype html>\n<html><head>{style}</head><body data-x='1' hidden><p>&lt;</p>{script}</body></html>"
+    policy = "default-src 'none'; script-src 'sha256-x'"
+
+    async def answer_page(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    things.more["page"] = answer_page
+    answer = await server.call("GET", things.things(server.namespace, "one", "page"))
+    text = answer.raw.decode()
+    assert (answer.status, answer.headers["Content-Security-Policy"]) == (200, policy)
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert script in text
+    assert style in text
+    assert "<p>&lt;</p>" in text
 
 
 async def test_a_stream_passes_piece_by_piece(server: Server, things: Backend) -> None:
