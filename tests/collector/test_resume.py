@@ -261,6 +261,8 @@ async def test_many_writers_of_pieces_end_with_one_artifact(registered: Collecto
     async def client() -> int:
         while True:
             status, headers = await look(registered)
+            if status == 409:
+                continue  # another came after it
             if headers["Upload-Complete"] == "?1":
                 return 200
             first = int(headers["Upload-Offset"])
@@ -274,6 +276,19 @@ async def test_many_writers_of_pieces_end_with_one_artifact(registered: Collecto
     (file,) = [name for name in registered.files() if not name.endswith(".manifest.json")]
     assert (registered.root / file).read_bytes() == BODY
     assert not registered.parts()
+
+
+async def test_of_many_that_come_at_once_one_waits(registered: Collector) -> None:
+    """The others are told at once, so that nobody makes a queue of people who wait for each other's silence."""
+    token = registered.uploader()
+    async with wired(registered) as wire:
+        await begin(registered, wire, 0, len(BODY), len(BODY), 1000)
+        async with asyncio.timeout(5):
+            codes = await asyncio.gather(*(look(registered, token) for _ in range(30)))
+        assert (await wire.answer())[0] == 409
+    assert {status for status, _ in codes} <= {200, 409}
+    assert codes[0][0] == 409
+    assert any(headers.get("Upload-Offset") == "1000" for _, headers in codes)
 
 
 async def test_more_bytes_than_the_piece_said_are_not_taken(registered: Collector) -> None:

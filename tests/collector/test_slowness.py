@@ -21,16 +21,17 @@ async def slow(collector: Collector, number: int, opening: bytes, more: bytes, e
     Returns how many seconds passed until the collector ended it.
     """
     loop = asyncio.get_running_loop()
-    began = loop.time()
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         # One address may not have them all: every tenth part comes from another one.
         sock.bind((f"127.0.0.{2 + number % 10}", 0))
+        began = loop.time()
         with contextlib.suppress(ConnectionError):
             await loop.sock_connect(sock, (collector.served.host, collector.served.port))
+            began = loop.time()
             await loop.sock_sendall(sock, opening)
-            while not await ended(sock, every):
+            while not await ended(sock, every if more else every / 4):
                 if more:
                     await loop.sock_sendall(sock, more)
     return loop.time() - began

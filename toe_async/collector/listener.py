@@ -26,7 +26,7 @@ from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
 
 _BACKLOG = 512
-_SWEEP_SECONDS = 5.0
+_SWEEP_SECONDS = 2.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
 MOST_HEADERS = 64

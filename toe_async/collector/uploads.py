@@ -130,6 +130,7 @@ class Uploads:
         self._reservations = Reservations(settings.limits.reserved_seconds)
         self._writers: defaultdict[str, set[_Writer]] = defaultdict(set)
         self._resuming: dict[tuple[str, str], _Writer] = {}
+        self._newest: dict[tuple[str, str], object] = {}
         self._count = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -403,10 +404,18 @@ class Uploads:
             self._reservations.end(capture, leaf)
 
     async def _end_former(self, asked: Asked) -> None:
-        while (former := self._resuming.get((asked.capture, asked.leaf))) is not None:
-            superseded = Refused(409, "Superseded", "another request goes on with this upload")
-            former.end(superseded, within=self._limits.linger_seconds)
-            await former.gone.wait()
+        key, mine = (asked.capture, asked.leaf), object()
+        superseded = Refused(409, "Superseded", "another request goes on with this upload")
+        self._newest[key] = mine
+        try:
+            while (former := self._resuming.get(key)) is not None:
+                former.end(superseded, within=self._limits.linger_seconds)
+                await former.gone.wait()
+                if self._newest.get(key) is not mine:
+                    raise superseded  # of many that come at once, one waits
+        finally:
+            if self._newest.get(key) is mine:
+                del self._newest[key]
 
     @contextlib.asynccontextmanager
     async def _writer(self, request: web.Request, asked: Asked) -> AsyncIterator[_Writer]:
