@@ -371,33 +371,42 @@ class Chart {
       return;
     }
     const matches = this.on.matches();
-    let fill = null;
+    const boxes = [new Map(), new Map()]; // strong and faint; by colour, because to change the colour costs more than to fill
+    const texts = [], rims = [];
     this.walk(this.width, 0.5, (i, x, w, row) => {
       const y = this.y(row);
       if (y >= this.height) return this.up;
       if (y <= -ROW) return !this.up;
       const found = matches && matches[tree.frame[i]];
       const faint = matches ? !found : tree.depth[i] < tree.depth[this.zoom];
-      const wanted = found && !tree.base ? colours.match : fillOf(tree, i, colours);
-      if (wanted !== fill) pen.fillStyle = fill = wanted;
-      const gap = w > 3 ? 1 : 0;
-      if (faint) pen.globalAlpha = 0.4;
-      pen.fillRect(x, y, w - gap, ROW - 1);
-      pen.globalAlpha = 1;
-      if (found && tree.base && w > 3) this.outline(x, y, w, colours.ink, 1);
-      if (i === this.hovered) {
-        pen.fillStyle = colours.shade;
-        pen.fillRect(x, y, w - gap, ROW - 1);
-        fill = null;
-      }
+      const marked = found && !tree.base;
+      const fill = marked ? colours.match : fillOf(tree, i, colours);
+      const group = boxes[+faint];
+      if (!group.has(fill)) group.set(fill, []);
+      group.get(fill).push(x, y, w > 3 ? w - 1 : w);
+      if (found && tree.base && w > 3) rims.push(x, y, w);
       const fit = Math.floor((w - 8) / this.charWidth);
-      if (fit >= 2) {
-        pen.fillStyle = found && !tree.base ? colours.matchInk : colours.ink;
-        fill = null;
-        pen.fillText(this.caption(i, fit), x + 4, y + ROW / 2, w - 6);
-      }
+      if (fit >= 2) texts.push([this.caption(i, fit), x + 4, y + ROW / 2, w - 6, marked ? colours.matchInk : colours.ink]);
       return true;
     });
+    boxes.forEach((group, faint) => {
+      pen.globalAlpha = faint ? 0.4 : 1;
+      for (const [fill, list] of group) {
+        pen.fillStyle = fill;
+        for (let k = 0; k < list.length; k += 3) pen.fillRect(list[k], list[k + 1], list[k + 2], ROW - 1);
+      }
+    });
+    pen.globalAlpha = 1;
+    for (let k = 0; k < rims.length; k += 3) this.outline(rims[k], rims[k + 1], rims[k + 2], colours.ink, 1);
+    const under = this.hovered >= 0 && this.place(this.hovered);
+    if (under) {
+      pen.fillStyle = colours.shade;
+      pen.fillRect(under.x, under.y, under.w > 3 ? under.w - 1 : under.w, ROW - 1);
+    }
+    for (const [text, x, y, w, ink] of texts) {
+      pen.fillStyle = ink;
+      pen.fillText(text, x, y, w);
+    }
     if (this.selected >= 0) {
       const at = this.place(this.selected);
       if (at) this.outline(at.x, at.y, Math.max(at.w, 4), colours.accent, 2);
