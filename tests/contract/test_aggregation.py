@@ -313,7 +313,7 @@ async def test_what_a_backend_refuses_arrives_as_it_said_it(server: Server, thin
 
 
 async def test_a_page_arrives_with_its_scripts_styles_and_policy_untouched(server: Server, things: Backend) -> None:
-    """A real API server reads HTML and writes its tags anew, so hashes of a policy must hold for what is inside them."""
+    """A real API server writes the tags of HTML anew, so a policy's hashes must hold for what is inside them."""
     script = """<script>if (1 < 2 && "</p>" > '&amp;') { x = `<b a='1'>` }</script>"""
     style = "<style>a > b::after { content: '<i>&lt;' }</style>"
     page = f"<!doctype html>\n<html><head>{style}</head><body data-x='1' hidden><p>&lt;</p>{script}</body></html>"
