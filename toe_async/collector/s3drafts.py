@@ -14,8 +14,8 @@ import msgspec
 from toe_async.apis.meta import encode
 from toe_async.collector.captures import Manifest, decode_manifest
 from toe_async.collector.disk import Directory, Disk, write_all
-from toe_async.collector.errors import StoreError
 from toe_async.collector.records import PRIVATE
+from toe_async.collector.s3errors import StoreAway
 from toe_async.lib.names import digest
 from toe_async.telemetry import log
 
@@ -38,13 +38,14 @@ class Drafts:
         One artifact with one content has one note, however often it is tried.
 
         Raises:
-            StoreError: the note could not be written, or another process commits the same.
+            StoreError: the note could not be written.
+            StoreAway: somebody else commits the same at this moment, or finishes it.
         """
         name = digest(*manifest.directory, manifest.file, manifest.sha256) + _SUFFIX
         async with self._held(name) as opened:
             await self._disk.run(lambda: self._write(name, encode(manifest), opened))
             if not opened:
-                raise StoreError("another collector is storing this upload")
+                raise StoreAway("another collector is storing this upload")
             yield
 
     async def names(self) -> list[str]:

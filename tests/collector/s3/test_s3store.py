@@ -144,7 +144,7 @@ async def test_the_note_of_a_living_commit_is_left_alone(rig: Rig, fake: FakeBuc
         async with opened(fake.url, "a/b") as other, other.staged() as (same, again):
             assert await other.store.recover() == 0
             assert len(other.notes()) == 1
-            with pytest.raises(StoreError, match="another collector"):
+            with pytest.raises(StoreAway, match="another collector"):
                 await other.store.commit(same, again)
         go_on.set()
         assert await committing is wanted
