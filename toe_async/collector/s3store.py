@@ -1,8 +1,7 @@
 """Artifacts in S3: `Artifacts` over a bucket, under the same names as in a directory.
 
-`{prefix}/{namespace}/{labels}/{run}/{date}/{file}` is an artifact, and `{file}.manifest.json` beside it
-makes it visible.
-Uploads are staged on local disk; a commit then
+`{prefix}/{namespace}/{labels}/{run}/{date}/{file}` is an artifact, and `{file}.manifest.json` beside it makes it
+visible. Uploads are staged on local disk; a commit then
 
 1. notes manifest and intent below `{root}/.toe/s3` on local disk, synced;
 2. makes the object with `If-None-Match: *`, in parts where it is large, with capture id and digest as metadata; a name
@@ -18,8 +17,8 @@ What S3 cannot give, and a directory does:
   StoreError at its next range, never other bytes.
 - One step for an artifact and its manifest. Between the two requests of a commit or a deletion a crash leaves one of
   them: invisible to readers, counted by the bucket, finished as told above or removed by `s3orphans`.
-- `find` does not look at the object. When somebody else removes objects (a lifecycle rule), the manifest shows an
-  artifact whose bytes are a 404 until the next full reading of the store notices.
+- Objects that only this program removes. A lifecycle rule of the bucket may take some: they are found missing when they
+  are looked for, and leave the catalog when the store is read the next time.
 - Full isolation between collectors that share a prefix. Commits, deletions and holds of one artifact wait for each
   other within one process only. Across processes the conditions of S3 decide: create-only for objects, If-Match for
   manifests. A deletion in one process and an upload of the same name in another can leave an object without its
@@ -147,10 +146,14 @@ class S3Store:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def find(self, directory: tuple[str, ...], file: str) -> Manifest | None:
-        """The manifest of a stored artifact, or None."""
+        """The manifest of a stored artifact, or None; also None when only one of the two is there, or they differ."""
+        key = self._place.key(*directory, file)
         with store_errors():
-            found = await self.bucket.manifest(self._place.key(*directory, file))
-        return found.manifest if found is not None else None
+            found = await self.bucket.manifest(key)
+            if found is None or found.manifest is None:
+                return None
+            held = await self.bucket.head(key)
+        return found.manifest if held is not None and held.holds(found.manifest) else None
 
     @contextlib.asynccontextmanager
     async def open(self, manifest: Manifest) -> AsyncIterator[S3Reader]:

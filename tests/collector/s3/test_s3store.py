@@ -195,6 +195,7 @@ async def test_the_manifest_of_a_deletion_cut_short_makes_way(rig: Rig, fake: Fa
     old, _ = await rig.put(b"old")
     del fake.objects[rig.key(old)]
     assert await rig.listed() == []
+    assert await rig.store.find(old.directory, old.file) is None
     with pytest.raises(FileNotFoundError):
         async with rig.store.open(old):
             pass
