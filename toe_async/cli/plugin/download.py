@@ -48,27 +48,29 @@ class Fetch:
             Stopped: the name is taken, or something else is in the way; a disk that fails.
         """
         taken = f"{target.folder.shown(target.name)} is there with another content; --force replaces it"
-        if not target.replace and await in_thread(partial(target.folder.taken, target.name)):
-            if await in_thread(partial(target.folder.holds, target.name, found.size, found.sha256)):
-                self._meter.found(found.size)
-                return
-            raise Stopped(taken)
         part = part_name(target.name, found.sha256)
         try:
-            while not await self._grow(found, target.folder, part):
+            if not target.replace and await in_thread(partial(target.folder.taken, target.name)):
+                if not await in_thread(partial(target.folder.holds, target.name, found.size, found.sha256)):
+                    raise Stopped(taken)
+                self._meter.found(found.size)
+                return
+            while not await self._grow(found, target, part):
                 pass  # once more at the most: a part that was begun anew is proved or raises
-            await in_thread(partial(target.folder.publish, part, target.name, replace=target.replace))
         except FileExistsError:
             raise Stopped(taken) from None
         except OSError as error:
             raise Stopped(f"cannot write {target.folder.shown(part)}: {error.strerror}") from error
 
-    async def _grow(self, found: Artifact, folder: Folder, part: str) -> bool:
-        """Fetch what the part lacks. False: it began with bytes of an earlier run and is no use; it is gone.
+    async def _grow(self, found: Artifact, target: Target, part: str) -> bool:
+        """Fetch what the part lacks and name it. False: it began with an earlier run's bytes and is no use; it is gone.
+
+        The part is held until it has its name, so that what is named is what was proved.
 
         Raises:
             Refused: the bytes that came just now are not the promised ones; the part is gone then, too.
         """
+        folder = target.folder
         with ExitStack() as opened:
             file = _Part(opened)
             had = await in_thread(partial(file.begin, folder, part, found.size))
@@ -80,6 +82,7 @@ class Fetch:
                     if file.empty:  # of what never began there is nothing to keep
                         await in_thread(partial(folder.remove, part))
             if await in_thread(partial(file.proved, found)):
+                await in_thread(partial(folder.publish, part, target.name, replace=target.replace))
                 return True
             self._meter.lost(found.size)
             await in_thread(partial(folder.remove, part))

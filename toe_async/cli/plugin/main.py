@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
                 code = run(parsed, import_module(f"toe_async.cli.plugin.{_CLUSTER[verb]}").run)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except* BrokenPipeError:
         # Whoever read has seen enough (`| head`). The interpreter flushes once more at its end and must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.FAILED

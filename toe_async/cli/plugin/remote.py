@@ -104,7 +104,7 @@ class RemoteLibrary:
                 yield Body(
                     content_type="application/octet-stream",
                     size=max(0, ranges.end - first),
-                    filename=plain_name(ranges.disposition) or plain_name(f'filename="{name}"'),
+                    filename=plain_name(ranges.disposition) or safe_segment(name),
                     headers=headers,
                     pieces=pieces,
                 )

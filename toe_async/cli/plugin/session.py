@@ -56,10 +56,13 @@ async def _until_done(arguments: argparse.Namespace, work: Work, console: Consol
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked)
+    limit = asyncio.timeout(arguments.timeout)
     try:
-        async with asyncio.timeout(arguments.timeout):
+        async with limit:
             return await _connected(arguments, work, console)
     except TimeoutError:
+        if not limit.expired():
+            raise
         console.error(f"not finished within --timeout {arguments.timeout:g}s")
         return Exit.TIMED_OUT
     except Refused as no:
@@ -90,6 +93,7 @@ async def connected(arguments: argparse.Namespace) -> AsyncIterator[tuple[Remote
     if not contexts.uses_pod(arguments.kubeconfig, environ):
         environ.pop("KUBERNETES_SERVICE_HOST", None)  # as with kubectl, a kubeconfig wins over the pod's own account
     default = await asyncio.to_thread(contexts.default_namespace, arguments.kubeconfig, arguments.context, environ)
+    # Not strict about key identifiers in CAs: kubectl is not, and many clusters' own lack them.
     settings = ClientSettings(
         kubeconfig=arguments.kubeconfig, context=arguments.context, user_agent="kubectl-toe", disable_strict_tls=True
     )
