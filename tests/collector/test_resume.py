@@ -177,6 +177,18 @@ async def test_head_tells_who_may_not_upload(registered: Collector) -> None:
     assert not registered.parts()
 
 
+@pytest.mark.parametrize("leaf", ["%00", "..%2Fheap.pprof", "a" * 300, "x"])
+async def test_a_leaf_that_is_not_registered_never_reaches_the_disk(registered: Collector, leaf: str) -> None:
+    """403 for HEAD and for a piece, whatever the name is."""
+    path = f"/v1/captures/{CAPTURE}/artifacts/{leaf}"
+    for method in ("HEAD", "PUT"):
+        async with wired(registered) as wire:
+            lines = head(registered, "Content-Range: bytes 0-0/*", "Content-Length: 1", method=method, path=path)
+            await wire.send(*lines, body=b"x")
+            assert (await wire.reader.readuntil(b"\r\n")).split()[1] == b"403"
+    assert not registered.parts()
+
+
 # -- the seven ways in which a piece is interrupted -------------------------------------------------------------------
 
 

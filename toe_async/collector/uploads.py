@@ -158,7 +158,7 @@ class Uploads:
         stored = await self.find(await self._records.get(asked.capture), asked.leaf)
         if stored is not None and not asked.sha256:
             asked = asked._replace(sha256=stored.sha256)
-        offset = await self.parts.offset(asked.capture, asked.leaf)
+        offset = await self._offset(asked)
         claim = self._reservations.get(asked.capture, asked.leaf) or Claim("", asked.capture, asked.leaf)
         claim.written, set_aside = offset, claim.size
         try:
@@ -237,7 +237,7 @@ class Uploads:
 
     async def _piece(self, writer: _Writer, span: Span) -> Taken:
         asked, (capture, leaf) = writer.asked, writer.asked[:2]
-        offset = await self.parts.offset(capture, leaf)
+        offset = await self._offset(asked)
         claim = self._reservations.resumable(capture, leaf)
         claim.written, claim.idle_since = offset, None
         try:
@@ -383,6 +383,13 @@ class Uploads:
             namespace_artifacts=artifacts + ahead.namespace_artifacts,
             store_bytes=store + ahead.store_bytes,
         )
+
+    async def _offset(self, asked: Asked) -> int:
+        # A leaf reaches the disk only when the record names it.
+        record = await self._records.get(asked.capture)
+        if record is None or asked.leaf not in record.registration.leaves:
+            return 0
+        return await self.parts.offset(asked.capture, asked.leaf)
 
     async def _kept_of(self, record: Capture, but: str) -> int:
         found = [await self.find(record, leaf) for leaf in record.registration.leaves if leaf != but]
