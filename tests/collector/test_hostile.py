@@ -210,7 +210,7 @@ async def test_generated_names_leave_nothing_outside_the_root(
             assert path.name.isascii()
             assert path.name.isprintable()
             assert not path.name.startswith((".", "-")) or path.name == ".toe"
-    written = lines.getvalue().splitlines()
+    written = lines.getvalue().removesuffix("\n").split("\n")
     assert written
     for text in written:
         assert isinstance(json.loads(text), dict), text
