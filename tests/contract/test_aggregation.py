@@ -342,15 +342,17 @@ async def test_a_stream_passes_piece_by_piece(server: Server, things: Backend) -
 
 @pytest.mark.parametrize("names", [("other.example.org",), ()], ids=["another name", "another authority"])
 async def test_a_backend_that_cannot_prove_its_name_gets_nothing(server: Server, names: tuple[str, ...]) -> None:
-    """The check of availability does not verify certificates, requests do."""
+    """It is not even asked what it serves, so it never becomes available."""
     async with backend(server, names) as held, backend(server) as other:
         bundle = held if names else other
-        await register(server, held, caBundle=base64.b64encode(bundle.authority.certificate).decode())
+        authority = base64.b64encode(bundle.authority.certificate).decode()
+        await register(server, held, "FailedDiscoveryCheck", caBundle=authority)
+        told = await available(server, held, "FailedDiscoveryCheck")
+        assert "tls: failed to verify certificate: " in told["message"]
         path = held.things(server.namespace, "one")
-        why = b"error trying to reach service: "
-        answer = await server.eventually(lambda: server.call("GET", path), lambda one: one.raw.startswith(why))
-        assert answer.status == 503
-        assert held.of_users() == []
+        answer = await server.call("GET", path)
+        assert (answer.status, answer.raw) == (503, b"service unavailable\n")
+        assert held.seen == []
         unverified = {"caBundle": None, "insecureSkipTLSVerify": True}
         changed = await server.merge(f"{APISERVICES}/{held.apiservice}", {"spec": unverified})
         assert changed.status == 200, changed.raw

@@ -52,17 +52,16 @@ class Prober:
         service = self._store.get(SERVICES, at)
         return (None if service is None else service.obj), [item.obj for item in slices_of(self._verbs, at)]
 
-    async def target(self, one: Backend, *, verified: bool = True) -> Target | None:
+    async def target(self, one: Backend) -> Target | None:
         """A random endpoint; None without one or when the caBundle holds no certificate."""
         found = apiservices.addresses(one, *self._held(one))
         if not found:
             return None
-        verified = verified and one.verified
-        held = (one.authority if verified else b"", verified)
+        held = (one.authority if one.verified else b"", one.verified)
         if held not in self._contexts:
             try:
                 context = await asyncio.to_thread(
-                    certificates.proxy_context, self._front_proxy, held[0], verified=verified
+                    certificates.proxy_context, self._front_proxy, held[0], verified=one.verified
                 )
             except (OSError, ValueError):
                 return None
@@ -73,8 +72,8 @@ class Prober:
         return Target(address, port, one.server_name, self._contexts[held])
 
     async def _probe(self, one: Backend) -> Condition:
-        """Ask for the discovery document. The certificate is not verified here, as in the real check."""
-        target = await self.target(one, verified=False)
+        """Ask for the discovery document."""
+        target = await self.target(one)
         if target is None:
             message = f'no endpoints available for service "{one.service}"'
             return Condition("False", "FailedDiscoveryCheck", message)
@@ -84,6 +83,9 @@ class Prober:
             status, _ = await self._get(target, url.raw_path, _PROBER, "application/json")
         except TimeoutError:
             return Condition("False", "FailedDiscoveryCheck", f"{said}context deadline exceeded")
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = f"{said}tls: failed to verify certificate: {error.certificate_error}"
+            return Condition("False", "FailedDiscoveryCheck", why)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Condition("False", "FailedDiscoveryCheck", f"{said}{error}")
         if not 200 <= status < 300:
