@@ -12,6 +12,7 @@ from toe_async.collector.artifacts import Artifacts
 from toe_async.collector.auth import Gate, Sender
 from toe_async.collector.captures import Manifest
 from toe_async.collector.catalog.catalog import Catalog, open_catalog
+from toe_async.collector.catalog.folders import TidyStore
 from toe_async.collector.catalog.janitor import Janitor
 from toe_async.collector.catalog.orphans import Orphans
 from toe_async.collector.catalog.policy import Policies
@@ -22,6 +23,7 @@ from toe_async.collector.layout import Layout
 from toe_async.collector.records import PRIVATE
 from toe_async.collector.registration import Registration
 from toe_async.collector.rendering.renderer import Renderer
+from toe_async.collector.s3orphans import S3Orphans
 from toe_async.collector.s3store import S3Store
 from toe_async.collector.settings import CollectorSettings
 from toe_async.collector.storage import DirectoryStore
@@ -61,7 +63,8 @@ class Service:
         self.settings, self.clock, self.metrics, self.gate = wanted, clock, metrics, gate
         self.health, self.layout, self._policies = Health(), Layout(wanted.config_dir), Policies(wanted.config_dir)
         self.store, self._catalog = store, catalog
-        artifacts: Artifacts = store
+        # Folders are only where a directory is the store.
+        artifacts: Artifacts = TidyStore(store, root, disk) if isinstance(store, DirectoryStore) else store
         rights = Rights(gate, clock, wanted.limits.review_seconds)
         self.holdings = Holdings(catalog=catalog, artifacts=artifacts, renderer=renderer, rights=rights, clock=clock)
         self.request_headers = RequestHeaderConfig(clock)
@@ -79,8 +82,12 @@ class Service:
             clock=clock,
             metrics=metrics,
         )
-        orphans = Orphans(root, disk, store, self.ingest.records, clock) if isinstance(store, DirectoryStore) else None
-        self._orphans, self._janitor = orphans, Janitor(catalog, artifacts, self._policies, clock, orphans)
+        self._orphans: Orphans | S3Orphans = (
+            Orphans(root, disk, store, self.ingest.records, clock)
+            if isinstance(store, DirectoryStore)
+            else S3Orphans(store, clock)
+        )
+        self._janitor = Janitor(catalog, artifacts, self._policies, clock, self._orphans)
         self._store_trouble: str | None = None
         self._probed_at = float("-inf")
         self.health.add("store", lambda: self._store_trouble)
@@ -97,7 +104,7 @@ class Service:
 
     def start(self, tasks: TaskOwner, client: Sender) -> None:
         """Begin everything that goes on by itself."""
-        tasks.start(self._catalog.keep(self.store), name="catalog")
+        tasks.start(self._catalog.keep(self.holdings.artifacts), name="catalog")
         tasks.start(self._keep_up(), name="reload files")
         tasks.start(self._tidy(), name="tidy")
         if self.settings.aggregation_listen:
@@ -138,7 +145,7 @@ class Service:
 
     async def close(self) -> None:
         """Give back what an interrupted pass holds."""
-        if self._orphans is not None:
+        if isinstance(self._orphans, Orphans):
             await self._orphans.close()
 
     def _look_at_files(self) -> None:
@@ -172,9 +179,6 @@ class Service:
         await self.ingest.records.forget(self.clock.now())
 
     async def _retain(self) -> None:
-        # What is not known of the store cannot be counted, so nothing is removed for its number before.
-        if not self._catalog.complete:
-            return
         swept = await self._janitor.sweep()
         self.metrics.removed.inc(swept.removed)
         self.metrics.removed_bytes.inc(swept.bytes)
