@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from toe_async.apis.crd import all_crds
 from toe_async.apis.kinds import (
+    API_SERVICES,
     CRDS,
     NAMESPACES,
     PODS,
@@ -21,9 +22,11 @@ from toe_async.apis.kinds import (
     SERVICE_ACCOUNTS,
     Kind,
 )
+from toe_async.collector.registration import API_SERVICE
 from toe_async.kube.client import Client
 from toe_async.kube.errors import AlreadyExists
 from toe_async.kube.requests import create, get
+from toe_async.sandbox.certificates import KeyPair
 from toe_async.sandbox.cluster import Sandbox
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -37,6 +40,8 @@ _KINDS = {
         CRDS,
         PODS,
         PROFILING_CONFIGS,
+        API_SERVICES,
+        Kind("", "v1", "services", "Service"),
         Kind(_RBAC, "v1", "roles", "Role"),
         Kind(_RBAC, "v1", "rolebindings", "RoleBinding"),
         Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
@@ -50,7 +55,9 @@ _MANIFESTS = (
     "program/rbac-operator.yaml",
     "program/rbac-collector.yaml",
     "program/admission-policy.yaml",
+    "program/collector.yaml",
 )
+_LEFT_OUT = {"Deployment"}  # the sandbox has none: their pods are made here
 _OPERATOR = "system:serviceaccount:toe-system:toe-operator"
 _COLLECTOR = "system:serviceaccount:toe-system:toe-collector"
 
@@ -63,9 +70,10 @@ class DemoFailed(Exception):  # noqa: N818 -- it is what happened
 
 
 class Installed(Struct, frozen=True):
-    """What came of the installation."""
+    """What came of the installation: where the collector answers, and the CA of its certificate."""
 
     collector: str
+    authority: Path
 
 
 async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) -> Installed:
@@ -86,10 +94,15 @@ async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) ->
     text = sandbox.service_account_token("toe-system", "toe-operator", "toe-collector", 7200)
     await asyncio.to_thread(token.write_text, text)
 
+    pair = sandbox.serving_certificate("toe-collector", "toe-system")
+    authority = folder / "tls" / "ca.crt"
+    await asyncio.to_thread(_write, authority.parent, pair, sandbox.certificate_authority)
     await _apply(client, [_collector(folder)])
-    collector = f"http://{await _address(client, 'toe-system', 'toe-collector')}:8443"
+    collector = f"https://{await _address(client, 'toe-system', 'toe-collector')}:8443"
     tell("collector", f"pod toe-system/toe-collector stores artifacts at {collector}")
-    await _apply(client, [_operator(folder, collector)])
+    await _registered(client)
+    tell("collector", "the API server has it as artifacts.toe.run: kubectl get artifacts")
+    await _apply(client, [_operator(folder, collector, authority)])
     await _address(client, "toe-system", "toe-operator")
     tell("operator", "pod toe-system/toe-operator runs as its service account, with its rights and no more")
     await _apply(client, [_target()])
@@ -97,7 +110,25 @@ async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) ->
     tell("target", "pod demo/checkout burns CPU and serves pprof on port 6060; it asks for a fifth of a core")
     await _apply(client, [_config()])
     tell("config", "ProfilingConfig demo/hot: above 80 % of the request, take heap, cpu, goroutine and mutex")
-    return Installed(collector)
+    return Installed(collector, authority)
+
+
+def _write(folder: Path, pair: KeyPair, authority: bytes) -> None:
+    folder.mkdir()
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").touch(0o600)
+    (folder / "tls.key").write_bytes(pair.key)
+    (folder / "ca.crt").write_bytes(authority)
+
+
+async def _registered(client: Client) -> None:
+    """Wait until the API server reaches the collector."""
+    while True:
+        raw = await client.send(get(API_SERVICES, None, API_SERVICE))
+        conditions = msgspec.json.decode(raw).get("status", {}).get("conditions", ())
+        if any(one["type"] == "Available" and one["status"] == "True" for one in conditions):
+            return
+        await asyncio.sleep(0.1)
 
 
 def _manifests() -> list[Object]:
@@ -107,7 +138,7 @@ def _manifests() -> list[Object]:
             text = (_DEPLOY / name).read_text()
         except FileNotFoundError as error:
             raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
-        found += [one for one in yaml.safe_load_all(text) if one]
+        found += [one for one in yaml.safe_load_all(text) if one and one["kind"] not in _LEFT_OUT]
     return found
 
 
@@ -167,19 +198,28 @@ def _collector(folder: Path) -> Object:
         "collector",
         f"--root={folder / 'store'}",
         "--listen=$(POD_IP):8443",
+        "--aggregation-listen=$(POD_IP):8444",
         "--metrics-address=$(POD_IP):8080",
-        "--insecure-http",
+        f"--tls-cert={folder / 'tls' / 'tls.crt'}",
+        f"--tls-key={folder / 'tls' / 'tls.key'}",
+        f"--register-ca={folder / 'tls' / 'ca.crt'}",
         f"--kubeconfig={folder / 'collector'}",
+        "--title=demo",
     ]
-    return _pod("toe-system", "toe-collector", command, readinessProbe=_http("/readyz", 8080))
+    ports = [{"name": "https", "containerPort": 8443}, {"name": "aggregation", "containerPort": 8444}]
+    ready = _http("/readyz", 8080)
+    pod = _pod("toe-system", "toe-collector", command, ports=ports, readinessProbe=ready)
+    pod["metadata"]["labels"]["app.kubernetes.io/name"] = "toe-collector"  # what its Service selects
+    return pod
 
 
-def _operator(folder: Path, collector: str) -> Object:
+def _operator(folder: Path, collector: str, authority: Path) -> Object:
     command = [
         "toe_async",
         "operator",
         f"--kubeconfig={folder / 'operator'}",
         f"--collector-url={collector}",
+        f"--collector-ca={authority}",
         f"--collector-token-file={folder / 'collector-token'}",
         f"--spool-dir={folder / 'spool'}",
         "--spool-bytes=512Mi",
