@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toe_async.profiles.model import Frame, Profile, ProfileError, Sample, ValueType
-from toe_async.profiles.page import CSP, flame_page
+from toe_async.profiles.page import CSP, flame_page, policy_of
 from toe_async.profiles.parse import parse
 
 FOLDED = parse(b"main;work;a 5\nmain;work 2\nmain;b 3\n")
@@ -127,3 +127,33 @@ def test_no_text_at_all_changes_the_elements_of_the_file(text: str) -> None:
     data, _, _ = pieces(page)
     assert data["names"] == ["", text]
     assert page.count(b"<") == flame_page(parse(b"a 1\n"), title="t").count(b"<")
+
+
+def _page() -> bytes:
+    return flame_page(parse(b"a;b 1\na;c 2\n"), title="t", subtitle="s")
+
+
+def test_a_page_of_another_release_is_served_under_the_policy_that_it_declares() -> None:
+    """Also as an API server's proxy writes it, which turns quotes into entities."""
+    page = _page().decode()
+    own = re.findall(r"(?:script|style)-src 'sha256-([^']+)'", CSP)
+    other = [digest[::-1].removeprefix("=") + "=" for digest in own]
+    for before, after in zip(own, other, strict=True):
+        page = page.replace(before, after)
+    expected = CSP.replace(own[0], other[0]).replace(own[1], other[1])
+    assert policy_of(page.encode()) == expected
+    assert policy_of(page.replace("'", "&#39;").encode()) == expected
+    assert policy_of(_page()) == CSP
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(r"script-src '[^']*'", "script-src 'unsafe-inline'", id="wider"),
+        pytest.param("script-src 'sha256-", "script-src 'sha256-x; x '", id="no digest"),
+        pytest.param("^", "<p>", id="something before"),
+        pytest.param('<meta charset="utf-8">', "<title>x</title>", id="another beginning"),
+    ],
+)
+def test_no_page_widens_the_policy(before: str, after: str) -> None:
+    assert policy_of(re.sub(before, after, _page().decode(), count=1).encode()) == CSP

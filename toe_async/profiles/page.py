@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from importlib import resources
 
 from toe_async.profiles import folded
@@ -17,7 +18,7 @@ from toe_async.profiles.model import Profile, ValueType
 from toe_async.profiles.top import top
 from toe_async.profiles.tree import Tree, merge
 
-__all__ = ["CSP", "flame_page"]
+__all__ = ["CSP", "flame_page", "policy_of"]
 
 
 def _asset(name: str) -> str:
@@ -37,6 +38,27 @@ _META = (
 CSP = f"{_META}; frame-ancestors 'none'; sandbox allow-scripts allow-downloads"
 """The Content-Security-Policy header to serve the page with: a place of its own without an origin, nothing allowed but
 its own script and style. The file carries the same policy for whoever opens it from disk."""
+
+# A page's own policy is in its first lines, before anything that a profile can name.
+_HEAD = re.compile(
+    rb'<!doctype html>\s*<html lang="en">\s*<head>\s*<meta charset="utf-8"/?>\s*'
+    rb'<meta http-equiv="Content-Security-Policy" content="([^"]{1,1000})"/?>',
+    re.IGNORECASE,
+)
+_HASHES = re.compile(r"(script|style)-src '(sha256-[A-Za-z0-9+/]{43}=)'")
+
+
+def policy_of(page: bytes) -> str:
+    """The policy to send with a page of any release: `CSP`, with the script and style that the page itself declares.
+
+    A collector and who shows its pages are rarely of one release. What does not begin as our pages do gets `CSP`.
+    """
+    head = _HEAD.match(page[:4096])
+    if head is None:
+        return CSP
+    declared = dict(_HASHES.findall(html.unescape(head.group(1).decode("ascii", "replace"))))
+    return _HASHES.sub(lambda own: f"{own[1]}-src '{declared.get(own[1], own[2])}'", CSP)
+
 
 _ROWS = 50
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

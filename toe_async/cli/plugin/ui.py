@@ -27,7 +27,8 @@ async def run(session: Session) -> Exit:
     arguments, console = session.arguments, session.console
     found = await asyncio.to_thread(contexts.read, contexts.files(arguments.kubeconfig, os.environ))
     title = arguments.context or found.current or "cluster"
-    access = OneViewer(session.library, secrets.token_urlsafe(32), name=title)
+    first = arguments.namespace or ""
+    access = OneViewer(session.library, secrets.token_urlsafe(32), name=title, namespace=first)
     app = web.Application()
     app.add_routes(await asyncio.to_thread(build_pages, access, title=title, clock=SystemClock()))
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=15, shutdown_timeout=1)

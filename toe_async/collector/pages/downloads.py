@@ -9,7 +9,7 @@ from toe_async.collector.errors import Refused
 from toe_async.collector.library import Library
 from toe_async.collector.pages.artifacts import read
 from toe_async.collector.replies import SAFE_HEADERS
-from toe_async.profiles.page import CSP
+from toe_async.profiles.page import policy_of
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -17,7 +17,6 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 # Without an origin a drawing reads no cookie and sends no form, whatever a name in a profile made of it. No
 # Cross-Origin-Opener-Policy here: browsers refuse to load a sandboxed document that sets one.
 _DRAWING = {
-    "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -28,7 +27,8 @@ _DRAWING = {
 async def drawing(library: Library, namespace: str, name: str, query: Mapping[str, str]) -> web.Response:
     """Draw an artifact; raises Refused as the library does."""
     _, body = await library.render(namespace, name, query)
-    return web.Response(body=body, content_type="text/html", charset="utf-8", headers=_DRAWING)
+    headers = _DRAWING | {"Content-Security-Policy": policy_of(body)}
+    return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers)
 
 
 async def content(library: Library, request: web.Request, namespace: str, name: str) -> web.StreamResponse:

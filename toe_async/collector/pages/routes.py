@@ -196,7 +196,7 @@ class _Pages:
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Let the one viewer in."""
         assert self._one is not None
-        reply = _see_other("/")
+        reply = _see_other(self._one.first_page)
         self._one.open(request, reply)
         return reply
 

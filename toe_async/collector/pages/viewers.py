@@ -12,6 +12,7 @@ from toe_async.apis.core import UserInfo
 from toe_async.collector.errors import Refused
 from toe_async.collector.library import Library
 from toe_async.collector.pages.access import NeedsSignIn, Viewer, cookie_name, csrf_of, set_cookie
+from toe_async.collector.pages.filters import Filters
 from toe_async.collector.pages.sessions import LibraryFor, TokenSessions
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -57,8 +58,10 @@ class OneViewer:
     127.0.0.1 cannot do.
     """
 
-    def __init__(self, library: Library, key: str, *, name: str = "") -> None:
+    def __init__(self, library: Library, key: str, *, name: str = "", namespace: str = "") -> None:
+        """`namespace` is what is shown first; empty: whatever the viewer may see."""
         self._library, self._key, self._name = library, key, name
+        self.first_page = Filters(namespace=namespace).address()
         self._cookie = secrets.token_urlsafe(32)
         self._used = False
 
