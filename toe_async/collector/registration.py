@@ -13,9 +13,10 @@ import msgspec
 from toe_async.apis.kinds import API_SERVICES
 from toe_async.apis.meta import Wire, encode
 from toe_async.collector.api.status import VERSION
-from toe_async.collector.auth import ARTIFACTS_GROUP, Sender
+from toe_async.collector.auth import ARTIFACTS_GROUP
 from toe_async.kube import requests
 from toe_async.kube.errors import KubeError, NotFound
+from toe_async.kube.sender import Sender
 from toe_async.telemetry import log
 
 API_SERVICE = f"{VERSION}.{ARTIFACTS_GROUP}"

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, Receipt
 from toe_async.apis.reasons import Reason
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock, rfc3339
 from toe_async.lib.tasks import TaskOwner
 from toe_async.sinks.collectorhttp import CollectorHTTP
-from toe_async.sinks.credentials import Sender
 from toe_async.sinks.errors import SinkUnavailable
 from toe_async.sinks.pieces import Upload
 from toe_async.sinks.spool import SpoolEntry

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from toe_async.apis.captures import Receipt, S3Ref
+from toe_async.kube.sender import Sender
 from toe_async.lib.tasks import TaskOwner
 from toe_async.sinks import keys
 from toe_async.sinks.allow import Allowed
-from toe_async.sinks.credentials import Keys, OperatorIdentity, Sender, keys_in_secret
+from toe_async.sinks.credentials import Keys, OperatorIdentity, keys_in_secret
 from toe_async.sinks.errors import Absent, Denied, SinkRefused, SinkUnavailable, Taken
 from toe_async.sinks.s3requests import Requests, Translate, create
 from toe_async.sinks.spool import SpoolEntry

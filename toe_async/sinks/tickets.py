@@ -17,9 +17,9 @@ from toe_async.apis.meta import ObjectMeta, encode
 from toe_async.apis.reasons import Reason
 from toe_async.kube import requests
 from toe_async.kube.errors import AlreadyExists, ApiError, Forbidden, KubeError, NotFound
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sinks.credentials import Sender
 from toe_async.sinks.errors import SinkUnavailable
 from toe_async.sinks.uninterrupted import to_the_end
 from toe_async.telemetry import log

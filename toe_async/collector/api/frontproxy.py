@@ -17,11 +17,11 @@ from toe_async.apis.core import UserInfo
 from toe_async.apis.kinds import Kind
 from toe_async.apis.meta import Decoder, ObjectMeta, Wire
 from toe_async.collector.api.identity import common_names, tls, told
-from toe_async.collector.auth import Sender
 from toe_async.collector.errors import Refused
 from toe_async.collector.tls import ServerContext
 from toe_async.kube import requests
 from toe_async.kube.errors import KubeError
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
 
