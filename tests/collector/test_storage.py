@@ -6,11 +6,13 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.collector.rig import Start, registration
 from toe_async.apis.meta import encode
@@ -125,6 +127,77 @@ async def test_a_manifest_without_its_file_is_nothing_and_makes_way(storage: Sto
     new, stored = await store(storage, b"new content")
     assert stored is new
     assert await storage.artifacts.find(new.directory, new.file) == new
+
+
+async def test_a_deletion_takes_nothing_that_is_stored_under_its_name_meanwhile(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload comes again when the bytes are gone and the manifest is not: it waits, and is whole afterwards."""
+    first, _ = await store(storage)
+    inside, go_on = threading.Event(), threading.Event()
+    real = Directory.remove
+
+    def removed(self: Directory, name: str) -> bool:
+        found = real(self, name)
+        if name == first.file:
+            inside.set()
+            assert go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(Directory, "remove", removed)
+    async with asyncio.TaskGroup() as group:
+        deleting = group.create_task(storage.artifacts.delete(first))
+        await asyncio.to_thread(inside.wait, 10)
+        again = group.create_task(store(storage, b"another content"))
+        await asyncio.wait({again}, timeout=0.2)
+        assert not deleting.done()
+        go_on.set()
+    wanted, stored = again.result()
+    assert stored is wanted
+    assert await storage.artifacts.find(wanted.directory, wanted.file) == wanted
+
+
+@pytest.mark.parametrize("change", ["delete", "rewrite"])
+async def test_what_was_meant_for_an_earlier_artifact_does_not_touch_its_successor(storage: Store, change: str) -> None:
+    """Between a look and a deletion, or a hold, the name may have been given to another upload."""
+    earlier, _ = await store(storage)
+    await storage.artifacts.delete(earlier)
+    later, _ = await store(storage, b"x" * len(BODY))
+    if change == "delete":
+        await storage.artifacts.delete(earlier)
+    else:
+        with pytest.raises(FileNotFoundError):
+            await storage.artifacts.rewrite(replace(earlier, hold="an incident"))
+    assert await storage.artifacts.find(later.directory, later.file) == later
+    await storage.artifacts.delete(replace(later, hold="whatever was changed of it"))
+    assert await storage.artifacts.find(later.directory, later.file) is None
+
+
+async def test_what_is_no_namespace_is_not_entered(storage: Store, tmp_path: Path) -> None:
+    """A volume's lost+found may not be read by us; a manifest that is a link is nothing either."""
+    wanted, _ = await store(storage)
+    lost = tmp_path / "lost+found" / "deeper"
+    shutil.copytree(tmp_path / wanted.directory[0], lost)
+    real = os.open
+
+    def kept_out(path: str, *args: int, **more: int) -> int:
+        if path == "lost+found":
+            raise PermissionError(errno.EACCES, "no")
+        return real(path, *args, **more)
+
+    tmp_path.joinpath(*wanted.directory, "linked.manifest.json").symlink_to("/etc/passwd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", kept_out)
+        assert await scanned(storage) == [wanted.name]
+
+
+async def test_a_copy_of_a_folder_within_the_store_is_no_second_artifact(storage: Store, tmp_path: Path) -> None:
+    """Its manifests tell where the originals were, which may be gone."""
+    wanted, _ = await store(storage)
+    shutil.copytree(tmp_path / wanted.directory[0], tmp_path / "before-the-upgrade")
+    assert await scanned(storage) == [wanted.name]
+    await storage.artifacts.delete(wanted)
+    assert await scanned(storage) == []
 
 
 async def test_a_file_that_became_shorter_is_not_served(storage: Store, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ An upload is staged as `{root}/.toe/parts/{token}.part` (`parts`). A commit then
 3. moves the manifest beside it: from here on the artifact is visible;
 4. syncs the directory. Only now may somebody be told that it is stored.
 
-Afterwards the part's own name is taken away.
+Afterwards the part's own name is taken away. Steps 2 to 4, a deletion and a changed manifest of one artifact wait for
+each other by a lock file, in this process and others: a deletion never takes what was committed after it began.
 
 A crash before 2 leaves a part, which an upload in pieces may still go on with, and a manifest that the next start
 removes. A crash between 2 and 3 is finished by the next start, which knows it by the part's second link, or by the same
@@ -20,7 +21,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.parts import DRAFT, FOLDER, PART, Part, abandoned
 from toe_async.collector.paths import MANIFEST_SUFFIX
 from toe_async.collector.records import PRIVATE
+from toe_async.lib.names import digest, is_dns1123_label
 from toe_async.telemetry import log
 
 _LARGEST_MANIFEST = 256 << 10
@@ -39,6 +41,9 @@ _DEEPEST = 16
 _SCANNED_AT_ONCE = 250
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """Also when a link stands in the way: what lies behind it is none of ours."""
+_LOCKS = (PRIVATE, "locks")
+_LOCK_LETTERS = 2
+"""Of the names of lock files: a thousand of them serve all artifacts."""
 _log = log.get("collector.storage")
 
 
@@ -76,7 +81,10 @@ class DirectoryStore:
             raise FileNotFoundError(errno.ENOENT, "the artifact is gone")
 
     async def delete(self, manifest: Manifest) -> None:
-        """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not."""
+        """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not.
+
+        Another one that was stored under its name since stays.
+        """
         await self._disk.run(lambda: self._delete(manifest))
 
     async def free_bytes(self) -> int:
@@ -112,7 +120,7 @@ class DirectoryStore:
 
     async def manifests(self) -> AsyncIterator[list[Manifest]]:
         """All stored artifacts, some hundreds at a time."""
-        walk = _walk(self._root, 0)
+        walk = _walk(self._root, ())
         try:
             while (found := await self._disk.run(lambda: next(walk, None))) is not None:
                 yield found
@@ -132,20 +140,22 @@ class DirectoryStore:
         with self._root.enter(FOLDER) as parts:
             try:
                 parts.write(part.token + DRAFT, encode(manifest))
-                with self._root.enter(manifest.directory, create=True) as final:
+                with self._root.enter(manifest.directory, create=True) as final, self._alone(manifest):
                     return _publish(parts, part.token, final, manifest)
             finally:
                 parts.remove(part.token + DRAFT)
 
     def _rewrite(self, manifest: Manifest) -> bool:
-        if self._find(manifest.directory, manifest.file) is None:
-            return False
         draft = secrets.token_hex(16) + DRAFT
-        with self._root.enter(FOLDER) as parts, self._root.enter(manifest.directory) as final:
+        with self._alone(manifest), self._root.enter(FOLDER) as parts:
+            held = self._find(manifest.directory, manifest.file)
+            if held is None or not _same(held, manifest):
+                return False
             parts.write(draft, encode(manifest))
             try:
-                parts.replace(draft, final, manifest.file + MANIFEST_SUFFIX)
-                final.sync()
+                with self._root.enter(manifest.directory) as final:
+                    parts.replace(draft, final, manifest.file + MANIFEST_SUFFIX)
+                    final.sync()
             finally:
                 parts.remove(draft)
         return True
@@ -177,11 +187,28 @@ class DirectoryStore:
         return []
 
     def _delete(self, manifest: Manifest) -> None:
-        with contextlib.suppress(FileNotFoundError), self._root.enter(manifest.directory) as folder:
+        with (
+            self._alone(manifest),
+            contextlib.suppress(FileNotFoundError),
+            self._root.enter(manifest.directory) as folder,
+        ):
+            held = _described(folder, manifest.file)
+            if held is not None and not _same(held, manifest):
+                return
             folder.remove(manifest.file)
             folder.sync()
             folder.remove(manifest.file + MANIFEST_SUFFIX)
             folder.sync()
+
+    @contextlib.contextmanager
+    def _alone(self, manifest: Manifest) -> Iterator[None]:
+        name = digest(*manifest.directory, manifest.file, length=_LOCK_LETTERS)
+        try:
+            locks = self._root.enter(_LOCKS)
+        except FileNotFoundError:
+            locks = self._root.enter(_LOCKS, create=True)
+        with locks, locks.locked(name):
+            yield
 
     def _recover(self) -> int:
         finished = 0
@@ -240,17 +267,31 @@ def _publish(parts: Directory, token: str, final: Directory, manifest: Manifest)
     return manifest
 
 
-def _stored(folder: Directory, file: str) -> Manifest | None:
-    """The manifest of a file that is whole."""
+def _same(held: Manifest, wanted: Manifest) -> bool:
+    """Whether both are of one upload, whatever was changed of its manifest since."""
+    return (held.sha256, held.stored_at) == (wanted.sha256, wanted.stored_at)
+
+
+def _described(folder: Directory, file: str) -> Manifest | None:
+    """The manifest beside a file, whether the file is there or not."""
     try:
-        manifest = decode_manifest(folder.read(file + MANIFEST_SUFFIX, _LARGEST_MANIFEST))
-        whole = folder.stat(file).st_size == manifest.size
-    except FileNotFoundError:
-        return None
+        return decode_manifest(folder.read(file + MANIFEST_SUFFIX, _LARGEST_MANIFEST))
     except msgspec.DecodeError:
         _log.warning("a manifest cannot be read; its artifact is not shown", file=file)
         return None
-    return manifest if whole else None
+    except OSError as failed:
+        if failed.errno in _NOTHING_THERE:
+            return None
+        raise
+
+
+def _stored(folder: Directory, file: str) -> Manifest | None:
+    """The manifest of a file that is whole."""
+    manifest = _described(folder, file)
+    try:
+        return manifest if manifest is not None and folder.stat(file).st_size == manifest.size else None
+    except FileNotFoundError:
+        return None
 
 
 def _digest(folder: Directory, file: str) -> str:
@@ -272,25 +313,28 @@ def _exists(folder: Directory, file: str) -> bool:
     return True
 
 
-def _walk(folder: Directory, depth: int) -> Generator[list[Manifest], None, None]:
+def _walk(folder: Directory, at: tuple[str, ...]) -> Generator[list[Manifest], None, None]:
+    """What is stored below a folder. What no namespace is called is passed by, such as a volume's own lost+found."""
     found: list[Manifest] = []
     below: list[str] = []
     for entry in folder.entries():
         if entry.is_dir(follow_symlinks=False):
-            if entry.name != PRIVATE:
+            if at or is_dns1123_label(entry.name):
                 below.append(entry.name)
         elif entry.name.endswith(MANIFEST_SUFFIX):
-            manifest = _stored(folder, entry.name.removesuffix(MANIFEST_SUFFIX))
-            if manifest is not None:
+            file = entry.name.removesuffix(MANIFEST_SUFFIX)
+            manifest = _stored(folder, file)
+            # A copy of a folder that somebody made within the store says where the original is, and is none itself.
+            if manifest is not None and (manifest.directory, manifest.file) == (at, file):
                 found.append(manifest)
         if len(found) >= _SCANNED_AT_ONCE:
             yield found
             found = []
     yield found
-    for name in below if depth < _DEEPEST else ():
+    for name in below if len(at) < _DEEPEST else ():
         try:
             deeper = folder.enter((name,))
         except (FileNotFoundError, NotADirectoryError):
             continue  # removed or replaced while we looked at its siblings
         with deeper:
-            yield from _walk(deeper, depth + 1)
+            yield from _walk(deeper, (*at, name))

@@ -62,7 +62,8 @@ class Rig:
         return self.path.joinpath(*held.directory, held.file + MANIFEST_SUFFIX)
 
     def files(self) -> set[str]:
-        return {path.name for path in self.path.rglob("*") if path.is_file()}
+        locks = self.path / ".toe" / "locks"
+        return {path.name for path in self.path.rglob("*") if path.is_file() and path.parent != locks}
 
 
 def opened(**changes: object) -> Capture:
