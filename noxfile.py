@@ -27,7 +27,13 @@ SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "crds": ("dev", [["python", "-m", "toe_async", "crds", "crds"]]),
     "e2e": ("dev", [[*PYTEST, "-m", "e2e and not slow", "--timeout=600", "tests/apis", "tests/e2e"]]),
     "bench": ("dev", [["python", "-m", "benchmarks"]]),
-    "nightly": ("dev", [[*PYTEST, "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
+    "nightly": (
+        "dev",
+        [
+            [*PYTEST, "-m", "nightly", "--timeout=1800", "tests"],
+            [*PYTEST, "-m", "e2e", "--timeout=1800", "tests/e2e"],
+        ],
+    ),
 }
 
 if __name__ != "__main__":  # read by nox itself
