@@ -284,7 +284,8 @@ async def _s3(endpoint: str) -> AsyncIterator[Any]:
 
 def run(size: int) -> None:
     """Measure everything once and print the table."""
-    from benchmarks.cluster import NAMESPACE, collector, pod
+    from benchmarks.cluster import NAMESPACE, collector
+    from toe_async.sandbox.checkout import python_pod
 
     rows: dict[str, list[float | None]] = {}
     with contextlib.ExitStack() as stack:
@@ -294,8 +295,9 @@ def run(size: int) -> None:
         order(cluster, "pod " + json.dumps(collector(folder)))
         store = told(cluster)["address"]
         command = ["benchmarks.capture", "--target", "$(POD_IP)", str(SMALL), str(size)]
-        ready = {"readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1}}
-        order(cluster, "pod " + json.dumps(pod(NAMESPACE, "target", command, **ready)))
+        ready = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
+        target = python_pod(NAMESPACE, "target", command, profiled=True, readinessProbe=ready)
+        order(cluster, "pod " + json.dumps(target))
         aim = told(cluster)
         wanted = Heap(size).sha256()
         urls = [f"http://{aim['address']}:{PORT}/{each}/heap" for each in (SMALL, size)]

@@ -1,67 +1,57 @@
 """What the demo installs in its sandbox: the real manifests' rights and policy, and three pods."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import yaml
 from msgspec import Struct
 
 from toe_async.apis.crd import all_crds
 from toe_async.apis.kinds import (
     API_SERVICES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CRDS,
     NAMESPACES,
     PODS,
     POLICIES,
     POLICY_BINDINGS,
     PROFILING_CONFIGS,
+    ROLE_BINDINGS,
+    ROLES,
     SERVICE_ACCOUNTS,
-    Kind,
+    SERVICES,
 )
 from toe_async.collector.registration import API_SERVICE
 from toe_async.kube.client import Client
 from toe_async.kube.errors import AlreadyExists
 from toe_async.kube.requests import create, get
 from toe_async.sandbox.certificates import KeyPair
+from toe_async.sandbox.checkout import RIGHTS, Object, deployed, http_probe, python_pod
 from toe_async.sandbox.cluster import Sandbox
 
-_RBAC = "rbac.authorization.k8s.io"
 _KINDS = {
     kind.kind: kind
     for kind in (
         NAMESPACES,
         SERVICE_ACCOUNTS,
+        SERVICES,
+        ROLES,
+        ROLE_BINDINGS,
+        CLUSTER_ROLES,
+        CLUSTER_ROLE_BINDINGS,
         POLICIES,
         POLICY_BINDINGS,
+        API_SERVICES,
         CRDS,
         PODS,
         PROFILING_CONFIGS,
-        API_SERVICES,
-        Kind("", "v1", "services", "Service"),
-        Kind(_RBAC, "v1", "roles", "Role"),
-        Kind(_RBAC, "v1", "rolebindings", "RoleBinding"),
-        Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
-        Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     )
 }
-_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-_MANIFESTS = (
-    "foundation/namespaces.yaml",
-    "program/service-accounts.yaml",
-    "program/rbac-operator.yaml",
-    "program/rbac-collector.yaml",
-    "program/admission-policy.yaml",
-    "program/collector.yaml",
-)
-_LEFT_OUT = {"Deployment"}  # the sandbox has none: their pods are made here
 _OPERATOR = "system:serviceaccount:toe-system:toe-operator"
 _COLLECTOR = "system:serviceaccount:toe-system:toe-collector"
 
-Object = dict[str, Any]
 Tell = Callable[[str, str], None]
 
 
@@ -132,14 +122,10 @@ async def _registered(client: Client) -> None:
 
 
 def _manifests() -> list[Object]:
-    found: list[Object] = []
-    for name in _MANIFESTS:
-        try:
-            text = (_DEPLOY / name).read_text()
-        except FileNotFoundError as error:
-            raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
-        found += [one for one in yaml.safe_load_all(text) if one and one["kind"] not in _LEFT_OUT]
-    return found
+    try:
+        return deployed((*RIGHTS, "program/collector.yaml"))
+    except FileNotFoundError as error:
+        raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
 
 
 async def _apply(client: Client, objects: Iterable[Object]) -> None:
@@ -166,32 +152,6 @@ async def _address(client: Client, namespace: str, name: str) -> str:
         await asyncio.sleep(0.1)
 
 
-def _pod(namespace: str, name: str, command: list[str], **container: Any) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
-        "spec": {
-            "containers": [
-                {
-                    "name": name,
-                    "image": "this-checkout",
-                    "command": [sys.executable, "-m", *command],
-                    "env": [
-                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                        {"name": "PYTHONPATH", "value": str(_DEPLOY.parent)},
-                    ],
-                    **container,
-                }
-            ]
-        },
-    }
-
-
-def _http(path: str, port: int) -> Object:
-    return {"httpGet": {"path": path, "port": port}, "periodSeconds": 1}
-
-
 def _collector(folder: Path) -> Object:
     command = [
         "toe_async",
@@ -207,8 +167,8 @@ def _collector(folder: Path) -> Object:
         "--title=demo",
     ]
     ports = [{"name": "https", "containerPort": 8443}, {"name": "aggregation", "containerPort": 8444}]
-    ready = _http("/readyz", 8080)
-    pod = _pod("toe-system", "toe-collector", command, ports=ports, readinessProbe=ready)
+    ready = http_probe("/readyz", 8080)
+    pod = python_pod("toe-system", "toe-collector", command, ports=ports, readinessProbe=ready)
     pod["metadata"]["labels"]["app.kubernetes.io/name"] = "toe-collector"  # what its Service selects
     return pod
 
@@ -228,19 +188,18 @@ def _operator(folder: Path, collector: str, authority: Path) -> Object:
         "--metrics-address=$(POD_IP):8080",
         "--health-address=$(POD_IP):8081",
     ]
-    return _pod("toe-system", "toe-operator", command, readinessProbe=_http("/readyz", 8081))
+    return python_pod("toe-system", "toe-operator", command, readinessProbe=http_probe("/readyz", 8081))
 
 
 def _target() -> Object:
-    pod = _pod(
+    return python_pod(
         "demo",
         "checkout",
         ["toe_async.sandbox.burner", "--host=$(POD_IP)", "--port=6060"],
+        profiled=True,
         ports=[{"name": "pprof", "containerPort": 6060}],
         resources={"requests": {"cpu": "200m", "memory": "256Mi"}},
     )
-    pod["metadata"]["annotations"] = {"profiling.io/enabled": "true"}
-    return pod
 
 
 def _config() -> Object:

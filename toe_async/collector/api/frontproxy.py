@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Struct, field
 
 from toe_async.apis.core import UserInfo
-from toe_async.apis.kinds import Kind
+from toe_async.apis.kinds import CONFIG_MAPS
 from toe_async.apis.meta import Decoder, ObjectMeta, Wire
 from toe_async.collector.api.identity import common_names, tls, told
 from toe_async.collector.errors import Refused
@@ -26,7 +26,6 @@ from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
 
 NAMESPACE, NAME = "kube-system", "extension-apiserver-authentication"
-_CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap", short_names=("cm",))
 _EVERY_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
 _BELIEVED_SECONDS = 300.0
@@ -113,7 +112,7 @@ class RequestHeaderConfig:
     async def refresh(self, client: Sender) -> None:
         """Read it once more; a failure is told in `trouble` and leaves what was read before, for its time."""
         try:
-            raw = await client.send(requests.get(_CONFIG_MAPS, NAMESPACE, NAME, timeout=_TIMEOUT))
+            raw = await client.send(requests.get(CONFIG_MAPS, NAMESPACE, NAME, timeout=_TIMEOUT))
             read = parse(_decode_config_map(raw).data)
         except (KubeError, msgspec.DecodeError, ValueError) as failed:
             if self.trouble is None or self._read is None:
