@@ -220,8 +220,10 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         reply = refusal(Refused(odd.status, "BadRequest", "the request cannot be served"))
     except ConnectionError:
         raise
-    except Exception:  # noqa: BLE001 -- one broken request is answered and logged, it must not end more than itself
+    except Exception as failed:
         _log.exception("a request failed unexpectedly", method=request.method)
+        if request.writer.output_size:
+            raise ConnectionError("an answer had begun, and no second one can be given") from failed
         reply = refusal(Refused(500, "Internal", "the collector failed at this request; its log says why"))
     if not request.content.is_eof() and not reply.prepared:
         # What may still come of the body is not the next request.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from tests.collector.pages.conftest import Connect
 from tests.collector.pages.shelf import Shelf, Viewer, busy_night, many, stacks
 from toe_async.apis.core import UserInfo
 from toe_async.collector.errors import Refused, StoreError
+from toe_async.collector.library import Body
 from toe_async.collector.pages.viewers import OneViewer, ProxyAccess
 from toe_async.profiles.page import CSP
 
@@ -486,6 +488,32 @@ async def test_a_failing_store_and_a_bug_are_pages_too(
         assert len(logs) >= 1
         assert "secret" not in page
         assert hrefs(page, "Try again") == ["/?namespace=shop"]
+
+
+@pytest.mark.parametrize("failure", [StoreError("EIO"), RuntimeError("a fault of ours")])
+async def test_bytes_that_began_to_come_are_never_gone_on_with_by_a_page(
+    client: aiohttp.ClientSession, shelf: Shelf, library: Viewer, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """The download breaks; an error page must not become a part of the file."""
+    held = shelf.put(content=bytes(1 << 20))
+
+    @asynccontextmanager
+    async def content(namespace: str, name: str, first: int = 0, end: int | None = None) -> AsyncIterator[Body]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield bytes(1000)
+            raise failure
+
+        yield Body(
+            content_type="application/octet-stream", size=1 << 20, filename="heap.pprof", headers={}, pieces=pieces()
+        )
+
+    monkeypatch.setattr(library, "content", content)
+    with capture_logs():
+        async with client.get(f"/ui/artifacts/shop/{held.name}/content") as reply:
+            assert reply.status == 200
+            assert await reply.content.readexactly(1000) == bytes(1000)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await reply.content.read(1)
 
 
 async def test_no_answer_is_cut_short_by_a_head_request(client: aiohttp.ClientSession, shelf: Shelf) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from toe_async.collector.errors import Refused
+from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.library import Library
 from toe_async.collector.pages.artifacts import read
 from toe_async.collector.replies import SAFE_HEADERS
@@ -53,7 +53,7 @@ async def content(library: Library, request: web.Request, namespace: str, name: 
             async for piece in body.pieces:
                 await reply.write(piece)
             await reply.write_eof()
-    except Refused as late:
+    except (Refused, StoreError) as late:
         if not reply.prepared:
             raise
         raise ConnectionError("the artifact could not be read to its end") from late

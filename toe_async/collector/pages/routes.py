@@ -236,8 +236,10 @@ class _Pages:
                 return await handler(request)
             except ConnectionError:
                 raise
-            except Exception:  # noqa: BLE001 -- one broken page is answered and logged, it must not end more than itself
+            except Exception as failed:
                 _log.exception("a page failed unexpectedly", method=request.method)
+                if request.writer.output_size:
+                    raise ConnectionError("an answer had begun, and no second one can be given") from failed
                 broken = Refused(500, "Internal", "the collector failed at this page; its log says why")
                 return self._failure(request, broken, None)
 
