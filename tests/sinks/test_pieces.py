@@ -18,6 +18,10 @@ from msgspec.structs import replace
 
 from tests.sinks.test_collector import FakeApi, access, collector
 from toe_async.apis.captures import CaptureRecord, CollectorRef
+from toe_async.collector.captures import Manifest
+from toe_async.collector.errors import StoreError
+from toe_async.collector.parts import Part
+from toe_async.collector.storage import DirectoryStore
 from toe_async.lib.clock import SystemClock
 from toe_async.sinks import collectorhttp, pieces
 from toe_async.sinks.collector import CollectorSink
@@ -173,6 +177,26 @@ async def test_a_collector_that_is_restarted_goes_on_where_it_was(
         await after.sink.store(entry)
         assert after.stored() == [entry.path.read_bytes()]
         assert after.proxy.sent <= entry.artifact.size - MIB + PIECE + 64 * 1024
+
+
+async def test_what_is_there_to_its_last_byte_is_not_sent_again(
+    api: FakeApi, tmp_path: Path, entry: SpoolEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store failed after the last piece had come, and is well again."""
+    real = DirectoryStore.commit
+    failures = [StoreError("the file system answered EIO")]
+
+    async def commit(self: DirectoryStore, part: Part, manifest: Manifest) -> Manifest:
+        if failures:
+            raise failures.pop()
+        return await real(self, part, manifest)
+
+    monkeypatch.setattr(DirectoryStore, "commit", commit)
+    async with rigged(api, tmp_path) as rig:
+        await rig.sink.store(entry)
+        assert rig.stored() == [entry.path.read_bytes()]
+        assert rig.left_over() == []
+        assert rig.proxy.sent <= entry.artifact.size + 64 * 1024
 
 
 async def test_damage_in_the_spool_is_found_behind_the_offset_too(

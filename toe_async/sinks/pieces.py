@@ -57,8 +57,8 @@ class Upload:
     async def _piece(self, offset: int) -> Answer:
         size = self._artifact.size
         if offset >= size:
-            # Everything is there, or the answer to the last piece was lost: the digest alone brings the receipt.
-            return await self._put(0, size, {})
+            # Everything is there, and maybe stored: no byte more is needed for the receipt.
+            return await self._put(size, size, {"Content-Range": f"bytes */{size}"})
         end = min(offset + PIECE_BYTES, size)
         total = str(size) if end == size else "*"
         return await self._put(offset, end, {"Content-Range": f"bytes {offset}-{end - 1}/{total}"})
@@ -79,7 +79,8 @@ class Upload:
     async def _put(self, first: int, end: int, headers: dict[str, str]) -> Answer:
         """Send the bytes from `first` to before `end`. A 416 tells where to go on, as a 202 does."""
         token = await self._ticket.token()
-        await self._reader.start_at(first)
+        if first < end:
+            await self._reader.start_at(first)
         damage: list[SinkRefused] = []
         said = {
             "Content-Type": "application/octet-stream",
