@@ -4,14 +4,20 @@ import asyncio
 import gzip
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from tests.collector.rig import CAPTURE, OPERATOR, READ, UPLOADER, Collector, FakeApi, Start, outage, overload, sha256
+from toe_async.collector.captures import Manifest
+from toe_async.collector.catalog.catalog import Catalog
+from toe_async.collector.catalog.policy import Policies
+from toe_async.collector.errors import StoreError, StoreFull
 from toe_async.collector.settings import Limits
+from toe_async.collector.storage import FileReader
 
 BODY = gzip.compress(b"profile " * 4000)
 LIST, ONE = f"{READ}/shop/artifacts", f"{READ}/shop/artifacts/abcdefghij-heap.pprof"
@@ -357,6 +363,73 @@ async def test_a_store_that_cannot_be_written_is_not_ready_but_alive(start: Star
         status, error = await collector.register()
         assert (status, error["reason"]) == (500, "StoreFailed")
         assert str(collector.root) not in json.dumps(error)
+
+
+async def test_a_task_that_ends_by_an_error_ends_the_collector_s_life(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificates would not be renewed any more, and nobody would see it until they expire."""
+    ended = asyncio.Event()
+
+    def broken(self: Policies) -> None:
+        raise ZeroDivisionError("secret")
+
+    async with start(limits=Limits(reload_seconds=0.01)) as collector:
+        async with collector.call("GET", "/healthz") as reply:
+            assert reply.status == 200
+        monkeypatch.setattr(Policies, "reload", broken)
+        asyncio.get_running_loop().call_later(5, ended.set)
+        status, text = 200, ""
+        while status == 200 and not ended.is_set():
+            async with collector.call("GET", "/healthz") as reply:
+                status, text = reply.status, await reply.text()
+        assert (status, "reload files ended by ZeroDivisionError" in text, "secret" in text) == (500, True, False)
+
+
+async def test_an_upload_whose_end_was_not_written_down_is_listed_when_it_comes_again(
+    registered: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index was full: the artifact is stored, its sender heard 507, and sends it once more."""
+    real = Catalog.add
+
+    async def full(self: Catalog, manifests: Iterable[Manifest]) -> None:
+        raise StoreFull("the index answered SQLITE_FULL")
+
+    monkeypatch.setattr(Catalog, "add", full)
+    assert (await registered.put(BODY))[0] == 507
+    monkeypatch.setattr(Catalog, "add", real)
+    assert (await registered.put(BODY, headers={"X-Toe-Sha256": sha256(BODY)}))[0] == 200
+    status, page = await registered.ask("GET", LIST, registered.reader)
+    assert (status, len(page["items"])) == (200, 1)
+
+
+@pytest.mark.parametrize("failure", [StoreError("EIO"), ZeroDivisionError("a fault of ours")])
+async def test_an_answer_that_began_is_cut_off_and_never_gone_on_with_by_another(
+    registered: Collector, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """Bytes of an error must not pass for bytes of an artifact."""
+    body = bytes(1 << 20)
+    assert (await registered.put(body))[0] == 201
+    real = FileReader.read
+
+    async def breaks(self: FileReader, offset: int, size: int) -> bytes:
+        if offset:
+            raise failure
+        return await real(self, offset, size)
+
+    monkeypatch.setattr(FileReader, "read", breaks)
+    host, port = registered.served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {ONE}/content HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {registered.reader}\r\n\r\n".encode())
+    with capture_logs():
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            rest = await reader.read(-1)
+        writer.close()
+        await writer.wait_closed()
+    assert b"200 OK" in head
+    assert len(rest) < len(body)
+    assert not rest.strip(b"\0")
 
 
 async def test_stopping_lets_an_upload_finish_and_takes_no_new_one(start: Start, api: FakeApi) -> None:

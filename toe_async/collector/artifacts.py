@@ -41,7 +41,10 @@ class Artifacts(Protocol):
         """A stored artifact's bytes; raises FileNotFoundError when it is gone or not as long as its manifest says."""
 
     async def delete(self, manifest: Manifest) -> None:
-        """Remove an artifact for good; harmless when it is gone. Readers that have it open go on."""
+        """Remove this artifact for good, not one stored under its name since; harmless when it is gone.
+
+        Readers that have it open go on.
+        """
 
     async def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a stored artifact, atomically; raises FileNotFoundError when the artifact is gone."""

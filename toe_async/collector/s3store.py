@@ -107,10 +107,16 @@ class S3Store:
                 return await self._commit(part, manifest, key)
 
     async def delete(self, manifest: Manifest) -> None:
-        """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not."""
+        """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not.
+
+        Another one that was stored under its name since stays.
+        """
         key = self.bucket.key(manifest)
         async with self._locks.hold(key):
             with store_errors():
+                found = await self.bucket.manifest(key)
+                if found is not None and found.manifest is not None and not _same_upload(found.manifest, manifest):
+                    return
                 await self.bucket.remove(key)
                 await self.bucket.remove(key + MANIFEST_SUFFIX)
 
@@ -287,6 +293,10 @@ async def _turn(places: asyncio.Semaphore) -> AsyncIterator[None]:
         yield
     finally:
         places.release()
+
+
+def _same_upload(held: Manifest, wanted: Manifest) -> bool:
+    return (held.sha256, held.stored_at) == (wanted.sha256, wanted.stored_at)
 
 
 def _same(held: Manifest | None, wanted: Manifest) -> bool:

@@ -89,8 +89,10 @@ class Service:
         )
         self._janitor = Janitor(catalog, artifacts, self._policies, clock, self._orphans)
         self._store_trouble: str | None = None
+        self._ended: str | None = None
         self._probed_at = float("-inf")
         self.health.add("store", lambda: self._store_trouble)
+        self.health.add("tasks", lambda: self._ended, live=True)
 
     async def prepare(self) -> None:
         """Put the store in order after whatever ended the last process."""
@@ -143,6 +145,11 @@ class Service:
         }
         return [f"[!]{name}: {trouble}" for name, trouble in troubles.items() if trouble]
 
+    def failed(self, name: str, error: BaseException) -> None:
+        """Note that one of our tasks ended by an error: what it did is done by nobody now, and only a restart helps."""
+        self._ended = f"{name} ended by {type(error).__name__}"
+        _log.error("a task of the collector ended", task=name, error=repr(error)[:500])
+
     async def close(self) -> None:
         """Give back what an interrupted pass holds."""
         if isinstance(self._orphans, Orphans):
@@ -187,7 +194,11 @@ class Service:
         self.metrics.held.set(swept.kept_by_hold)
 
     async def _stored(self, manifest: Manifest) -> None:
-        await self._catalog.add([manifest])
+        # As it is now: it may have been deleted since, or taken under hold.
+        async with self._catalog.changing(manifest.namespace, manifest.name):
+            held = await self.holdings.artifacts.find(manifest.directory, manifest.file)
+            if held is not None:
+                await self._catalog.add([held])
 
     async def _usage(self, namespace: str) -> tuple[int, int]:
         held = await self._catalog.usage(namespace)
@@ -236,7 +247,7 @@ async def running(
                 where = str(place or repr(str(wanted.root)))
                 raise SettingsError(f"the store at {where} cannot be used: {failed}") from failed
             stack.push_async_callback(service.close)
-            tasks = await stack.enter_async_context(TaskOwner(_task_failed))
+            tasks = await stack.enter_async_context(TaskOwner(service.failed))
             service.start(tasks, client)
             yield service
 
@@ -249,7 +260,3 @@ def _open_root(path: Path) -> Directory:
         raise SettingsError(
             f"the root {str(path)!r} cannot be used ({failed.strerror}): give --root a directory that can be written"
         ) from failed
-
-
-def _task_failed(name: str, error: BaseException) -> None:
-    _log.error("a task of the collector ended", task=name, error=repr(error)[:500])

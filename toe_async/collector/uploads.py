@@ -37,7 +37,7 @@ _log = log.get("collector.uploads")
 Usage = Callable[[str], Awaitable[tuple[int, int]]]
 """Artifacts kept in a namespace, or with "" in the whole store, and their bytes."""
 Told = Callable[[Manifest], Awaitable[None]]
-"""Called for every artifact that is stored, before its uploader is told."""
+"""Called for every artifact that is stored, before its uploader is told, each time that he is."""
 
 
 class Asked(NamedTuple):
@@ -403,6 +403,8 @@ class Uploads:
         held = await self.find(verdict.record, leaf)
         if held is None:
             raise Refused(409, "Taken", "the artifact was deleted just now")
+        # Whoever stored it may have been told of a failure after that, or have died before he could tell.
+        await self._told(held)
         return Taken(200, held, held.size)
 
     async def _remove(self, capture: str, leaves: Sequence[str]) -> None:

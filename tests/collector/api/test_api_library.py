@@ -1,18 +1,23 @@
 """The library that pages use: the same rights as the API's, and cells and names for people."""
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import structlog
 from msgspec.structs import replace
 
-from tests.collector.api.shelf import BASE, SHOP, FixedClock, Shelf
+from tests.collector.api.shelf import BASE, SHOP, FixedClock, Shelf, on_disk, put_on_disk
 from tests.collector.rig import outage
 from toe_async.apis.core import UserInfo
 from toe_async.collector.api.local import LocalLibrary
 from toe_async.collector.api.options import DeleteOptions
 from toe_async.collector.api.rights import Rights
 from toe_async.collector.api.tables import age, size
+from toe_async.collector.captures import Manifest
+from toe_async.collector.catalog.folders import TidyStore
+from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import Refused
 from toe_async.collector.library import Library
 
@@ -120,6 +125,39 @@ async def test_a_hold_is_set_and_released(full: Shelf) -> None:
     with pytest.raises(Refused) as refused:
         await library(full, "eve").hold("shop", NAME, "mine")
     assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_hold_that_the_catalog_has_not_heard_of_keeps_an_artifact(full: Shelf, many: bool) -> None:
+    """Another process took it, or the index could not be written after the store was."""
+    held = await full.keep(0)
+    put_on_disk(full.root, replace(held, hold="case 1"), b"bytes 0")
+    ada = full.library()
+    with pytest.raises(Refused, match="case 1"):
+        await (ada.delete_all("shop", {}, DeleteOptions()) if many else ada.delete("shop", NAME))
+    assert on_disk(full.root) == [held.file]
+    put_on_disk(full.root, held, b"bytes 0")
+    await full.library().delete("shop", NAME)
+    assert (on_disk(full.root), await full.names()) == ([], [])
+
+
+async def test_an_upload_that_comes_again_right_after_its_deletion_is_listed(full: Shelf) -> None:
+    """The catalog hears of both in either order."""
+    gone = await full.keep(0)
+    again = replace(gone, stored_at=gone.stored_at + timedelta(hours=1))
+
+    class Reborn(TidyStore):
+        async def delete(self, manifest: Manifest) -> None:
+            await super().delete(manifest)
+            await asyncio.to_thread(put_on_disk, full.root, again, b"bytes 0")
+            await full.holdings.catalog.add([again])
+
+    disk = Disk()
+    with Directory.root(full.root) as root:
+        artifacts = Reborn(full.holdings.artifacts, root, disk)
+        await LocalLibrary(UserInfo(username="ada"), replace(full.holdings, artifacts=artifacts)).delete("shop", NAME)
+        await disk.close()
+    assert await full.names() == [NAME]
 
 
 async def test_all_namespaces_are_for_lists_alone(full: Shelf) -> None:

@@ -220,6 +220,15 @@ async def test_a_deletion_takes_the_bytes_first(rig: Rig, fake: FakeBucket) -> N
     assert fake.objects == {}
 
 
+async def test_a_deletion_of_an_earlier_upload_does_not_touch_its_successor(rig: Rig, fake: FakeBucket) -> None:
+    """Between a look and a deletion the name may have been given to another one."""
+    wanted, _ = await rig.put()
+    await rig.store.delete(replace(wanted, stored_at=wanted.stored_at - timedelta(hours=1)))
+    assert await rig.listed() == [wanted]
+    await rig.store.delete(replace(wanted, hold="whatever was changed of it"))
+    assert fake.objects == {}
+
+
 async def test_a_hold_never_brings_back_what_was_deleted_meanwhile(rig: Rig, fake: FakeBucket) -> None:
     """Between its reading and its writing the artifact goes."""
     wanted, _ = await rig.put()

@@ -139,7 +139,7 @@ class LocalLibrary:
     async def delete(self, namespace: str, name: str, options: DeleteOptions | None = None) -> dict[str, Any]:
         await self._check("delete", namespace, name)
         async with self._catalog.changing(namespace, name):
-            entry = await self._found(namespace, name)
+            entry = await self._current(await self._found(namespace, name))
             (options or DeleteOptions()).check(name, objects.uid(entry.manifest), str(entry.version))
             if entry.manifest.hold:
                 raise conflict(
@@ -148,7 +148,7 @@ class LocalLibrary:
                     f"{objects.HOLD}-",
                 )
             if options is None or not options.dry:
-                await self._remove(entry.manifest)
+                await self._remove(entry)
         return success(name, objects.uid(entry.manifest))
 
     async def delete_all(self, namespace: str, query: Mapping[str, str], options: DeleteOptions) -> dict[str, Any]:
@@ -164,10 +164,10 @@ class LocalLibrary:
         while True:
             entries, (_, go_on, _) = await self._page(wanted)
             for one in entries:
-                if one.manifest.hold:
-                    kept = kept or [one.manifest]
-                else:
-                    gone += await self._delete_listed(one, options)
+                left = one if one.manifest.hold else await self._delete_listed(one, options)
+                gone += left is None
+                if left is not None and left.manifest.hold:
+                    kept = kept or [left.manifest]
                 if self._held.clock.monotonic() > until:
                     raise Refused(504, "Timeout", f"{gone} are deleted and more are left: send it again", retry_after=1)
             if not go_on:
@@ -179,29 +179,33 @@ class LocalLibrary:
             )
         return success("", "")
 
-    async def _delete_listed(self, listed: Entry, options: DeleteOptions) -> bool:
+    async def _delete_listed(self, listed: Entry, options: DeleteOptions) -> Entry | None:
+        """Delete it as it was listed; what it has become when that is not the same any more."""
         manifest = listed.manifest
         async with self._catalog.changing(manifest.namespace, manifest.name):
             now = await self._catalog.get(manifest.namespace, manifest.name)
-            if now is None or now.version != listed.version:
-                return False
+            if now is None:
+                return listed  # somebody else was faster
+            now = await self._current(now)
+            if now.version != listed.version:
+                return now
             options.check(manifest.name, objects.uid(manifest), str(now.version))
             if not options.dry:
-                await self._remove(manifest)
-            return True
+                await self._remove(now)
+            return None
 
     async def patch(self, namespace: str, name: str, content_type: str, body: bytes, *, dry: bool) -> dict[str, Any]:
         """Patch an artifact as the API allows: its hold and nothing else. The Artifact afterwards."""
         await self._check("patch", namespace, name)
         async with self._catalog.changing(namespace, name):
-            entry = await self._found(namespace, name)
+            entry = await self._current(await self._found(namespace, name))
             reason = hold_after(_shown(entry), content_type, body)
             return _shown(await self._hold(entry, reason, dry=dry))
 
     async def hold(self, namespace: str, name: str, reason: str) -> dict[str, Any]:
         await self._check("patch", namespace, name)
         async with self._catalog.changing(namespace, name):
-            entry = await self._found(namespace, name)
+            entry = await self._current(await self._found(namespace, name))
             return _shown(await self._hold(entry, checked_reason(reason, name), dry=False))
 
     async def _hold(self, entry: Entry, reason: str, *, dry: bool) -> Entry:
@@ -218,9 +222,20 @@ class LocalLibrary:
         _log.info("artifact held" if reason else "artifact released", **self._told(changed), reason=reason)
         return await self._catalog.get(changed.namespace, changed.name) or Entry(changed, entry.version)
 
-    async def _remove(self, manifest: Manifest) -> None:
+    async def _current(self, entry: Entry) -> Entry:
+        """As the store has it: the catalog learns of a hold last, and of another process's late."""
+        known = entry.manifest
+        held = await self._artifacts.find(known.directory, known.file)
+        if held is None or held == known:
+            return entry
+        await self._catalog.add([held])
+        return await self._catalog.get(known.namespace, known.name) or entry
+
+    async def _remove(self, entry: Entry) -> None:
+        manifest = entry.manifest
         await self._artifacts.delete(manifest)
-        await self._catalog.remove(manifest.namespace, manifest.name)
+        # Not by name: the upload may have come again already.
+        await self._catalog.forget(entry)
         _log.info("artifact deleted", **self._told(manifest))
 
     # -- finding ----------------------------------------------------------------------------------------------------

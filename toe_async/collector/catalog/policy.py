@@ -90,7 +90,8 @@ def parse(text: bytes) -> Retention:
     """
     try:
         content = yaml.load(text, _Unique)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as bad:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as bad:
+        # The last three are what PyYAML makes of `!!bool maybe`, `!!int ""` and the like.
         raise ValueError(f"it cannot be read as YAML{_place(bad)}") from bad
     read = _map(content, "the file", {"default", "namespaces"})
     default = _policy(read.get("default"), "default", RetentionPolicy())
