@@ -185,7 +185,7 @@ def lines() -> Iterator[io.StringIO]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("count", "number"),
-    [(QUICK, 1), (QUICK, 2), pytest.param(LONG, 3, marks=[pytest.mark.slow, pytest.mark.timeout(300)])],
+    [(QUICK, 1), (QUICK, 2), pytest.param(LONG, 3, marks=[pytest.mark.nightly, pytest.mark.timeout(300)])],
 )
 async def test_generated_names_leave_nothing_outside_the_root(
     start: Start, tmp_path: Path, lines: io.StringIO, kind: str, count: int, number: int

@@ -453,7 +453,9 @@ async def upload_with_cuts(collector: Collector, body: bytes, cuts: int, rng: ra
             assert status in {201, 202}, answer
 
 
-@pytest.mark.parametrize("cuts", [pytest.param(25, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cuts", [pytest.param(25, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.nightly)]
+)
 @pytest.mark.timeout(300)
 async def test_64_mib_survive_random_cuts(start: Start, cuts: int) -> None:
     """Right digest, and no more than a tenth sent twice."""

@@ -73,7 +73,7 @@ async def large() -> AsyncIterator[bytes]:
     ("count", "limits", "within"),
     [
         pytest.param(160, Limits(header_seconds=0.5, body_grace_seconds=0.5, idle_seconds=1.0), 20.0, id="hurried"),
-        pytest.param(2000, Limits(), 45.0, id="two thousand", marks=pytest.mark.timeout(180)),
+        pytest.param(2000, Limits(), 45.0, id="two thousand", marks=[pytest.mark.nightly, pytest.mark.timeout(180)]),
     ],
 )
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Orders, artifacts and children for the tests of the renderer."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -43,7 +44,11 @@ def child(code: str, *arguments: str) -> tuple[str, ...]:
 
 def children() -> set[int]:
     """Processes that this one started and that are still there, zombies included."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def lives(pid: int) -> bool:
