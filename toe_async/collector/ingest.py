@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.collector import bodies, captures, paths, upload
 from toe_async.collector.artifacts import Artifacts
 from toe_async.collector.auth import OPERATOR_AUDIENCE, Gate, bearer, capture_audience
@@ -258,7 +259,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 def receipt(stored: Manifest) -> Receipt:
     """Tell where an artifact is."""
-    uri = f"/apis/artifacts.toe.run/v1alpha1/namespaces/{stored.namespace}/artifacts/{stored.name}"
+    uri = ARTIFACTS.path(stored.namespace, stored.name)
     return Receipt(uri, "/".join((*stored.directory, stored.file)), stored.size, stored.sha256)
 
 

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from toe_async.apis.kinds import API_SERVICES
+from toe_async.apis.kinds import API_SERVICES, ARTIFACTS
 from toe_async.apis.meta import Wire, encode
-from toe_async.collector.api.status import VERSION
-from toe_async.collector.auth import ARTIFACTS_GROUP
 from toe_async.kube import requests
 from toe_async.kube.errors import KubeError, NotFound
 from toe_async.kube.sender import Sender
 from toe_async.telemetry import log
 
-API_SERVICE = f"{VERSION}.{ARTIFACTS_GROUP}"
+API_SERVICE = f"{ARTIFACTS.version}.{ARTIFACTS.group}"
 _LOOK_SECONDS = 60.0
 _LARGEST_CA = 1 << 20
 _log = log.get("collector.registration")

@@ -7,12 +7,8 @@ be a million of them. Without it kubectl's `-w` is refused in one sentence, and 
 
 from typing import Any, Final
 
-from toe_async.collector.api.status import API_VERSION, RESOURCE, VERSION
-from toe_async.collector.auth import ARTIFACTS_GROUP
+from toe_async.apis.kinds import ARTIFACTS
 
-KIND: Final = "Artifact"
-LIST_KIND: Final = "ArtifactList"
-SHORT_NAMES: Final = ("art",)
 CATEGORIES: Final = ("toe",)
 VERBS: Final = ("delete", "deletecollection", "get", "list", "patch")
 SUBRESOURCES: Final = ("content", "render")
@@ -31,45 +27,56 @@ def group() -> dict[str, Any]:
 
 
 def _group() -> dict[str, Any]:
-    version = {"groupVersion": API_VERSION, "version": VERSION}
-    return {"name": ARTIFACTS_GROUP, "versions": [version], "preferredVersion": version}
+    version = {"groupVersion": ARTIFACTS.api_version, "version": ARTIFACTS.version}
+    return {"name": ARTIFACTS.group, "versions": [version], "preferredVersion": version}
 
 
 def resources() -> dict[str, Any]:
     """`/apis/artifacts.toe.run/v1alpha1`: an APIResourceList."""
     main = {
-        "name": RESOURCE,
-        "singularName": KIND.lower(),
+        "name": ARTIFACTS.plural,
+        "singularName": ARTIFACTS.singular,
         "namespaced": True,
-        "kind": KIND,
+        "kind": ARTIFACTS.kind,
         "verbs": list(VERBS),
-        "shortNames": list(SHORT_NAMES),
+        "shortNames": list(ARTIFACTS.short_names),
         "categories": list(CATEGORIES),
     }
     below = [
-        {"name": f"{RESOURCE}/{sub}", "singularName": "", "namespaced": True, "kind": KIND, "verbs": ["get"]}
+        {
+            "name": f"{ARTIFACTS.plural}/{sub}",
+            "singularName": "",
+            "namespaced": True,
+            "kind": ARTIFACTS.kind,
+            "verbs": ["get"],
+        }
         for sub in SUBRESOURCES
     ]
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": [main, *below]}
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": ARTIFACTS.api_version,
+        "resources": [main, *below],
+    }
 
 
 def aggregated() -> dict[str, Any]:
     """`/apis` in one answer: an APIGroupDiscoveryList."""
-    kind = {"group": ARTIFACTS_GROUP, "version": VERSION, "kind": KIND}
+    kind = {"group": ARTIFACTS.group, "version": ARTIFACTS.version, "kind": ARTIFACTS.kind}
     resource = {
-        "resource": RESOURCE,
+        "resource": ARTIFACTS.plural,
         "responseKind": kind,
         "scope": "Namespaced",
-        "singularResource": KIND.lower(),
+        "singularResource": ARTIFACTS.singular,
         "verbs": list(VERBS),
-        "shortNames": list(SHORT_NAMES),
+        "shortNames": list(ARTIFACTS.short_names),
         "categories": list(CATEGORIES),
         "subresources": [{"subresource": sub, "responseKind": kind, "verbs": ["get"]} for sub in SUBRESOURCES],
     }
-    version = {"version": VERSION, "resources": [resource], "freshness": "Current"}
+    version = {"version": ARTIFACTS.version, "resources": [resource], "freshness": "Current"}
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
-        "items": [{"metadata": {"name": ARTIFACTS_GROUP}, "versions": [version]}],
+        "items": [{"metadata": {"name": ARTIFACTS.group}, "versions": [version]}],
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from toe_async.collector.api.status import API_VERSION
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.collector.captures import Manifest
 from toe_async.lib.clock import rfc3339
 
@@ -25,7 +25,12 @@ def uid(held: Manifest) -> str:
 def artifact(held: Manifest, version: int) -> dict[str, Any]:
     """The object as plain data. `version` is the catalog's number of its last change."""
     told = {key: value for key, value in msgspec.to_builtins(held).items() if value is not None}
-    return {"apiVersion": API_VERSION, "kind": "Artifact", "metadata": metadata(held, version), "artifact": told}
+    return {
+        "apiVersion": ARTIFACTS.api_version,
+        "kind": ARTIFACTS.kind,
+        "metadata": metadata(held, version),
+        "artifact": told,
+    }
 
 
 def metadata(held: Manifest, version: int) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def listed(items: Iterable[dict[str, Any]], version: int, continue_: str, remain
         meta["continue"] = continue_
     if continue_ and remaining is not None:
         meta["remainingItemCount"] = remaining
-    return {"apiVersion": API_VERSION, "kind": "ArtifactList", "metadata": meta, "items": list(items)}
+    return {"apiVersion": ARTIFACTS.api_version, "kind": ARTIFACTS.list_kind, "metadata": meta, "items": list(items)}
 
 
 def partial_list(page: dict[str, Any]) -> dict[str, Any]:

@@ -7,16 +7,16 @@ The API server merges the version 2 document into its own and passes version 3 t
 import hashlib
 from typing import Any, Final
 
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.apis.meta import encode
 from toe_async.apis.schema import schema_of
-from toe_async.collector.api.discovery import KIND, LIST_KIND
 from toe_async.collector.api.objects import HOLD
-from toe_async.collector.api.status import API_VERSION, RESOURCE, VERSION
-from toe_async.collector.auth import ARTIFACTS_GROUP
 from toe_async.collector.captures import Manifest
 
-_INFO: Final = {"title": "toe-collector", "version": VERSION}
-_PREFIX: Final = ".".join(reversed(ARTIFACTS_GROUP.split("."))) + f".{VERSION}"
+_INFO: Final = {"title": "toe-collector", "version": ARTIFACTS.version}
+_ONE: Final = ARTIFACTS.kind
+_MANY: Final = ARTIFACTS.list_kind
+_PREFIX: Final = ".".join(reversed(ARTIFACTS.group.split("."))) + f".{ARTIFACTS.version}"
 
 _FIELDS: Final = {
     "name": "Name of the artifact in this API: the first ten characters of the capture's id, and the leaf.",
@@ -90,7 +90,7 @@ def _artifact() -> dict[str, Any]:
                 "properties": told,
             },
         },
-        "x-kubernetes-group-version-kind": [_identity(KIND)],
+        "x-kubernetes-group-version-kind": [_identity(_ONE)],
     }
 
 
@@ -114,38 +114,39 @@ def _list(artifact: dict[str, Any]) -> dict[str, Any]:
             "metadata": {"type": "object", "description": "Where the page stands.", "properties": metadata},
             "items": {"type": "array", "description": "The artifacts.", "items": artifact},
         },
-        "x-kubernetes-group-version-kind": [_identity(LIST_KIND)],
+        "x-kubernetes-group-version-kind": [_identity(_MANY)],
     }
 
 
 def _identity(kind: str) -> dict[str, str]:
-    return {"group": ARTIFACTS_GROUP, "version": VERSION, "kind": kind}
+    return {"group": ARTIFACTS.group, "version": ARTIFACTS.version, "kind": kind}
 
 
 def _paths(answer: Any) -> dict[str, Any]:
     """Paths with their operations; `answer(kind)` is what a version of OpenAPI says of an answer of that kind."""
-    base = f"/apis/{API_VERSION}"
-    many, one = f"{base}/namespaces/{{namespace}}/{RESOURCE}", f"{base}/namespaces/{{namespace}}/{RESOURCE}/{{name}}"
+    base = f"/apis/{ARTIFACTS.api_version}"
+    many = f"{base}/namespaces/{{namespace}}/{ARTIFACTS.plural}"
+    one = f"{many}/{{name}}"
 
     def operation(action: str, name: str, kind: str, text: str) -> dict[str, Any]:
         return {
             "description": text,
             "operationId": f"{name}ArtifactsToeRunV1alpha1Artifact",
             "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": _identity(KIND),
+            "x-kubernetes-group-version-kind": _identity(_ONE),
             **answer(kind),
         }
 
     return {
-        f"{base}/{RESOURCE}": {"get": operation("list", "listAllNamespaces", LIST_KIND, "list artifacts everywhere")},
+        ARTIFACTS.path(): {"get": operation("list", "listAllNamespaces", _MANY, "list artifacts everywhere")},
         many: {
-            "get": operation("list", "listNamespaced", LIST_KIND, "list the artifacts of a namespace"),
-            "delete": operation("deletecollection", "deleteCollectionNamespaced", LIST_KIND, "delete artifacts"),
+            "get": operation("list", "listNamespaced", _MANY, "list the artifacts of a namespace"),
+            "delete": operation("deletecollection", "deleteCollectionNamespaced", _MANY, "delete artifacts"),
         },
         one: {
-            "get": operation("get", "readNamespaced", KIND, "read one artifact's metadata"),
-            "delete": operation("delete", "deleteNamespaced", KIND, "delete an artifact"),
-            "patch": operation("patch", "patchNamespaced", KIND, "hold or release an artifact"),
+            "get": operation("get", "readNamespaced", _ONE, "read one artifact's metadata"),
+            "delete": operation("delete", "deleteNamespaced", _ONE, "delete an artifact"),
+            "patch": operation("patch", "patchNamespaced", _ONE, "hold or release an artifact"),
         },
     }
 
@@ -168,8 +169,8 @@ def _v2() -> dict[str, Any]:
             path: operations | _parameters(path, {"type": "string"}) for path, operations in _paths(answer).items()
         },
         "definitions": {
-            f"{_PREFIX}.{KIND}": _artifact(),
-            f"{_PREFIX}.{LIST_KIND}": _list({"$ref": f"#/definitions/{_PREFIX}.{KIND}"}),
+            f"{_PREFIX}.{_ONE}": _artifact(),
+            f"{_PREFIX}.{_MANY}": _list({"$ref": f"#/definitions/{_PREFIX}.{_ONE}"}),
         },
     }
 
@@ -188,8 +189,8 @@ def _v3() -> dict[str, Any]:
         },
         "components": {
             "schemas": {
-                f"{_PREFIX}.{KIND}": _artifact(),
-                f"{_PREFIX}.{LIST_KIND}": _list({"$ref": f"#/components/schemas/{_PREFIX}.{KIND}"}),
+                f"{_PREFIX}.{_ONE}": _artifact(),
+                f"{_PREFIX}.{_MANY}": _list({"$ref": f"#/components/schemas/{_PREFIX}.{_ONE}"}),
             }
         },
     }
@@ -203,7 +204,7 @@ class Documents:
         """`/openapi/v2`."""
         self.v3 = encode(_v3())
         """`/openapi/v3/apis/artifacts.toe.run/v1alpha1`."""
-        at = f"apis/{API_VERSION}"
+        at = f"apis/{ARTIFACTS.api_version}"
         link = {"serverRelativeURL": f"/openapi/v3/{at}?hash={etag(self.v3)}"}
         self.index = encode({"paths": {at: link}})
         """`/openapi/v3`: which documents there are; the link changes with the document."""

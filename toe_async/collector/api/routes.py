@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from toe_async.apis.core import UserInfo
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.collector import bodies
 from toe_async.collector.api import discovery, negotiation, objects, status, tables
 from toe_async.collector.api.content import send
@@ -14,8 +15,6 @@ from toe_async.collector.api.local import Holdings, LocalLibrary
 from toe_async.collector.api.negotiation import Form
 from toe_async.collector.api.openapi import Documents, etag
 from toe_async.collector.api.options import delete_options, is_dry
-from toe_async.collector.api.status import API_VERSION, RESOURCE
-from toe_async.collector.auth import ARTIFACTS_GROUP
 from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.replies import SAFE_HEADERS, json_reply
 from toe_async.collector.settings import Limits
@@ -38,19 +37,19 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         """The calls under /apis and /openapi; they answer every method and path there, if only by refusing."""
-        group = f"/apis/{ARTIFACTS_GROUP}"
-        everywhere, many = f"/apis/{API_VERSION}/{RESOURCE}", f"/apis/{API_VERSION}/namespaces/{{namespace}}/{RESOURCE}"
+        version = f"apis/{ARTIFACTS.api_version}"
+        many = f"/{version}/namespaces/{{namespace}}/{ARTIFACTS.plural}"
         one = f"{many}/{{name}}"
         documents: dict[str, Handler] = {
             "/apis": self._groups,
-            group: self._document(discovery.group),
-            f"/apis/{API_VERSION}": self._document(discovery.resources),
+            f"/apis/{ARTIFACTS.group}": self._document(discovery.group),
+            f"/{version}": self._document(discovery.resources),
             "/openapi/v2": self._openapi(self._documents.v2),
             "/openapi/v3": self._openapi(self._documents.index),
-            f"/openapi/v3/apis/{API_VERSION}": self._openapi(self._documents.v3),
+            f"/openapi/v3/{version}": self._openapi(self._documents.v3),
         }
         served: dict[str, dict[str, Handler]] = {path: {"GET": handler} for path, handler in documents.items()} | {
-            everywhere: {"GET": self._list},
+            ARTIFACTS.path(): {"GET": self._list},
             many: {"GET": self._list, "DELETE": self._delete_many},
             one: {"GET": self._get, "DELETE": self._delete, "PATCH": self._patch},
             f"{one}/content": {"GET": self._content, "HEAD": self._content},

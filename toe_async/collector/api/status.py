@@ -8,13 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from toe_async.collector.auth import ARTIFACTS_GROUP
+from toe_async.apis.kinds import ARTIFACTS
+from toe_async.collector import replies
 from toe_async.collector.errors import Refused
-from toe_async.collector.replies import json_reply
-
-RESOURCE = "artifacts"
-VERSION = "v1alpha1"
-API_VERSION = f"{ARTIFACTS_GROUP}/{VERSION}"
 
 _REASONS = {
     400: "BadRequest",
@@ -40,39 +36,39 @@ class Invalid(Refused):
     """422: one field of what was sent cannot be so; the message names it."""
 
     def __init__(self, name: str, field: str, why: str, cause: str = "FieldValueInvalid") -> None:
-        super().__init__(422, "Invalid", f'Artifact.{ARTIFACTS_GROUP} "{name}" is invalid: {field}: {why}')
+        super().__init__(422, "Invalid", f'{ARTIFACTS.kind}.{ARTIFACTS.group} "{name}" is invalid: {field}: {why}')
         self.field, self.why, self.cause = field, why, cause
 
 
 def not_found(name: str) -> Refused:
     """404 in the words that kubectl's users know."""
-    return Refused(404, "NotFound", f'{RESOURCE}.{ARTIFACTS_GROUP} "{name}" not found')
+    return Refused(404, "NotFound", f'{ARTIFACTS.crd_name} "{name}" not found')
 
 
 def forbidden(user: str, verb: str, namespace: str, name: str, subresource: str) -> Refused:
     """403 in the words that kubectl's users know: who, what, where."""
-    resource = f"{RESOURCE}/{subresource}" if subresource else RESOURCE
+    resource = f"{ARTIFACTS.plural}/{subresource}" if subresource else ARTIFACTS.plural
     named = f' "{name}"' if name else ""
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     return Refused(
         403,
         "Forbidden",
-        f'{RESOURCE}.{ARTIFACTS_GROUP}{named} is forbidden: User "{user}" cannot {verb} resource "{resource}" in API '
-        f'group "{ARTIFACTS_GROUP}" {where}',
+        f'{ARTIFACTS.crd_name}{named} is forbidden: User "{user}" cannot {verb} resource "{resource}" in API '
+        f'group "{ARTIFACTS.group}" {where}',
     )
 
 
 def conflict(name: str, why: str) -> Refused:
     """409: the object is not as the request supposes."""
-    return Refused(409, "Conflict", f'Operation cannot be fulfilled on {RESOURCE}.{ARTIFACTS_GROUP} "{name}": {why}')
+    return Refused(409, "Conflict", f'Operation cannot be fulfilled on {ARTIFACTS.crd_name} "{name}": {why}')
 
 
 def failure(refused: Refused, name: str = "") -> dict[str, Any]:
     """The Status of a refusal."""
     reason = _REASONS.get(refused.status, refused.reason)
-    kind = "Artifact" if isinstance(refused, Invalid) else RESOURCE
+    kind = ARTIFACTS.kind if isinstance(refused, Invalid) else ARTIFACTS.plural
     details: dict[str, Any] = {"name": name} if name else {}
-    details |= {"group": ARTIFACTS_GROUP, "kind": kind}
+    details |= {"group": ARTIFACTS.group, "kind": kind}
     if isinstance(refused, Invalid):
         details["causes"] = [{"reason": refused.cause, "message": refused.why, "field": refused.field}]
     elif refused.reason != reason:
@@ -93,18 +89,11 @@ def failure(refused: Refused, name: str = "") -> dict[str, Any]:
 
 def success(name: str, uid: str) -> dict[str, Any]:
     """The Status of a deletion that is done; of many, `name` and `uid` are empty."""
-    details = {"name": name, "group": ARTIFACTS_GROUP, "kind": RESOURCE, "uid": uid}
+    details = {"name": name, "group": ARTIFACTS.group, "kind": ARTIFACTS.plural, "uid": uid}
     details = {key: value for key, value in details.items() if value}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def refusal(refused: Refused, name: str = "") -> web.Response:
     """Answer with an error."""
-    reply = json_reply(refused.status, failure(refused, name))
-    if refused.retry_after is not None:
-        reply.headers["Retry-After"] = str(refused.retry_after)
-    if refused.size is not None:
-        reply.headers["Content-Range"] = f"bytes */{refused.size}"
-    if refused.status == 401:
-        reply.headers["WWW-Authenticate"] = "Bearer"
-    return reply
+    return replies.refusal(refused, failure(refused, name))
