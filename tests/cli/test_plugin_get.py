@@ -45,6 +45,21 @@ async def test_artifacts_are_fetched_into_files_that_say_where_they_are_from(api
     assert all(int(last) - int(first) < 32 * MIB for first, last in (r[6:].split("-") for r in ranges))
 
 
+async def test_a_folder_that_is_missing_is_made_and_its_parents_are_not(api: Aggregated, plugin: Plugin) -> None:
+    """For its owner alone; a mistyped path makes no tree, and a link that leads nowhere is not followed."""
+    api.put(artifact("a", b"bytes"))
+    ran = await plugin.run("get", "a", "-d", "night")
+    assert (ran.code, ran.lines, ran.err) == (0, [f"night/{FILE}"], "")
+    assert (plugin.home / "night").stat().st_mode & 0o777 == 0o700
+    (plugin.home / "astray").symlink_to(plugin.home.parent / "elsewhere")
+    for place in ("no/such/place", "astray"):
+        ran = await plugin.run("get", "a", "-d", place)
+        assert (ran.code, ran.out) == (1, "")
+        assert f"cannot write into {place}" in ran.err
+    assert sorted(path.name for path in plugin.home.iterdir()) == ["astray", "night"]
+    assert not (plugin.home.parent / "elsewhere").exists()
+
+
 @pytest.mark.slow
 async def test_what_is_there_already_is_not_fetched_again_and_not_overwritten(api: Aggregated, plugin: Plugin) -> None:
     """The same content is done; another one stays as it is until --force, which replaces even a link itself."""

@@ -254,13 +254,40 @@ async def test_namespaces_are_those_with_artifacts_that_may_be_listed(api: Aggre
     api.put(artifact("a"), artifact("b", namespace="bank"), artifact("c", namespace="vault"))
 
     async def some(request: web.Request) -> web.StreamResponse | None:
-        return status(403, "Forbidden", "no") if "vault" in request.path else None
+        hidden = "vault" in request.path or request.path.endswith("v1alpha1/artifacts")
+        return status(403, "Forbidden", "no") if hidden else None
 
     api.on_any = some
     assert await library.namespaces() == ["bank", "shop"]
     asked = len(api.seen)
     assert await library.namespaces() == ["bank", "shop"]
-    assert len(api.seen) == asked == 4
+    assert len(api.seen) == asked == 5
+
+
+async def test_who_may_list_all_artifacts_sees_those_of_namespaces_that_are_gone(
+    api: Aggregated, library: RemoteLibrary
+) -> None:
+    """Page by page, without a question for each namespace."""
+    api.put(*(artifact(f"a-{number}", namespace="gone" if number == 5 else "shop") for number in range(6)))
+    api.page = 2
+
+    async def none(request: web.Request) -> web.StreamResponse | None:
+        return status(403, "Forbidden", "no") if request.path == "/api/v1/namespaces" else None
+
+    api.on_any = none
+    assert await library.namespaces() == ["gone", "shop"]
+    assert len(api.seen) == 3
+    assert all("/namespaces/" not in target for target in api.targets())
+
+
+async def test_of_very_many_artifacts_the_oldest_namespaces_are_asked_for(
+    api: Aggregated, library: RemoteLibrary
+) -> None:
+    """Pages are bounded, and nothing that the cluster knows is left out for that."""
+    api.put(*(artifact(f"a-{number}") for number in range(30)), artifact("z", namespace="bank"))
+    api.page = 2
+    assert await library.namespaces() == ["bank", "shop"]
+    assert len(api.seen) == 10 + 1 + 1
 
 
 async def test_who_may_not_list_namespaces_gets_the_context_s_own(api: Aggregated, library: RemoteLibrary) -> None:
@@ -268,7 +295,8 @@ async def test_who_may_not_list_namespaces_gets_the_context_s_own(api: Aggregate
     api.put(artifact("a"), artifact("b", namespace="bank"))
 
     async def no_namespaces(request: web.Request) -> web.StreamResponse | None:
-        return status(403, "Forbidden", "no") if request.path == "/api/v1/namespaces" else None
+        everywhere = request.path == "/api/v1/namespaces" or request.path.endswith("v1alpha1/artifacts")
+        return status(403, "Forbidden", "no") if everywhere else None
 
     api.on_any = no_namespaces
     assert await library.namespaces() == ["shop"]

@@ -174,7 +174,13 @@ def _names(parser: argparse.ArgumentParser) -> None:
 
 def _get(parser: argparse.ArgumentParser) -> None:
     _names(parser)
-    parser.add_argument("-d", "--directory", default=".", metavar="DIR", help="folder to write into (default: here)")
+    parser.add_argument(
+        "-d",
+        "--directory",
+        default=".",
+        metavar="DIR",
+        help="folder to write into, made when it is missing (default: here)",
+    )
     parser.add_argument(
         "-O", "--output-file", default="", metavar="FILE", help="write one artifact to this file; - is stdout"
     )

@@ -118,13 +118,18 @@ class Folder:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Folder]:
+def opened(path: str, *, make: bool = False) -> Iterator[Folder]:
     """Open a folder that the user has chosen; it may be a link of theirs.
 
+    With `make` one that is missing is made, for its owner alone; the one that it is to be in must be there.
+
     Raises:
-        Stopped: there is none, or it cannot be opened.
+        Stopped: there is none, or it cannot be opened or made.
     """
     try:
+        if make:
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Stopped(f"cannot write into {path}: {error.strerror}") from error

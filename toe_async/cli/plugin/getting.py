@@ -43,7 +43,7 @@ async def run(session: Session) -> Exit:
         console.progress(line(meter.moved(label, count, loop.time())))
 
     with ExitStack() as stack:
-        into = stack.enter_context(folder.opened(directory or "."))
+        into = stack.enter_context(folder.opened(directory or ".", make=not name))
         fetch, claimed = Fetch(session.library, meter, moved), set[str]()
 
         async def one(found: Artifact) -> Outcome:

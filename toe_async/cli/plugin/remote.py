@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,8 @@ MOST_NAMESPACES = 200
 NAMESPACES_KEPT_SECONDS = 30.0
 """Every page of the user interface asks for them, and each time costs a request a namespace."""
 _NAMESPACES_LOOKED_AT = 500
+_PAGES_LOOKED_THROUGH = 10
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _AT_ONCE = 8
 _FILENAME = re.compile(r'filename="([^"\\]{1,255})"')
 
@@ -44,9 +46,11 @@ class RemoteLibrary:
         self._known: tuple[float, list[str]] = (float("-inf"), [])
 
     async def namespaces(self) -> list[str]:
-        """Namespaces with artifacts that the user may list, among the first 500 there are; half a minute old at most.
+        """Namespaces with artifacts that the user may list, at most 200; half a minute old at most.
 
-        A user who may not list namespaces gets the context's own, if its artifacts may be listed.
+        Who may list all artifacts gets those that they are in, also of namespaces that are gone, as far as the newest
+        5000 artifacts tell. What else there is comes from the first 500 namespaces of the cluster; a user who may not
+        list namespaces gets the context's own, if its artifacts may be listed.
         """
         async with self._looking:
             now = asyncio.get_running_loop().time()
@@ -55,9 +59,31 @@ class RemoteLibrary:
             return self._known[1]
 
     async def _look_around(self) -> list[str]:
+        seen, everything = await self._look_through()
+        return sorted(seen if everything else seen | set(await self._look_into(seen)))[:MOST_NAMESPACES]
+
+    async def _look_through(self) -> tuple[set[str], bool]:
+        """The namespaces of the newest artifacts, and whether those are all there are."""
+        found, token = set[str](), ""
+        for _ in range(_PAGES_LOOKED_THROUGH):
+            query = (("limit", str(_NAMESPACES_LOOKED_AT)), *((("continue", token),) if token else ()))
+            try:
+                page = await self._json(replace(_request("GET", None, query=query), accept=_METADATA))
+            except Refused as no:
+                if no.status in {403, 410}:  # not for this user; or the list was begun anew meanwhile
+                    return found, False
+                raise
+            found |= {name for item in items_of(page) if (name := _text(item, "namespace"))}
+            token = _text(page, "continue")
+            if not token:
+                return found, True
+        return found, False
+
+    async def _look_into(self, seen: Collection[str]) -> list[str]:
+        """The cluster's namespaces, one by one; those that were `seen` need no look."""
         try:
             answer = await self._json(requests.list_(NAMESPACES, limit=_NAMESPACES_LOOKED_AT))
-            known = sorted(_name(item) for item in items_of(answer))
+            known = sorted(_text(item, "name") for item in items_of(answer))
         except Refused as no:
             if no.status != 403:
                 raise
@@ -72,12 +98,16 @@ class RemoteLibrary:
                     return False if no.status == 403 else no
 
         async with asyncio.TaskGroup() as group:
-            asked = {name: group.create_task(holds_any(name), name=f"look into {name}") for name in known if name}
+            asked = {
+                name: group.create_task(holds_any(name), name=f"look into {name}")
+                for name in known
+                if name and name not in seen
+            }
         found = {name: task.result() for name, task in asked.items()}
         for outcome in found.values():
             if isinstance(outcome, Refused):
                 raise outcome
-        return [name for name, held in found.items() if held][:MOST_NAMESPACES]
+        return [name for name, held in found.items() if held]
 
     async def list(self, namespace: str, query: Mapping[str, str]) -> dict[str, Any]:
         """A page of artifacts; an empty namespace is all of them."""
@@ -176,7 +206,8 @@ def plain_name(disposition: str) -> str:
     return safe_segment(found[1]) if found else ""
 
 
-def _name(item: Mapping[str, Any]) -> str:
+def _text(item: Mapping[str, Any], key: str) -> str:
+    """A text of an object's or a list's metadata; empty when there is none."""
     metadata = item.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) else ""
+    text = metadata.get(key) if isinstance(metadata, dict) else None
+    return text if isinstance(text, str) else ""
