@@ -69,7 +69,7 @@ def test_the_collector_may_ask_who_someone_is_and_what_he_may_and_register_itsel
     (own,) = (
         m for m in manifests if m["kind"] == "ClusterRole" and m["metadata"]["name"] == "toe-collector-registration"
     )
-    assert roles["toe-collector-registration"]["rules"] == [
+    assert own["rules"] == [
         {
             "apiGroups": ["apiregistration.k8s.io"],
             "resources": ["apiservices"],

@@ -118,6 +118,8 @@ def address(value: str) -> tuple[str, int]:
 
 def _shown(default: object) -> str:
     match default:
+        case None:
+            return "none"
         case timedelta():
             return format_duration(default)
         case (str() as host, int() as port):
