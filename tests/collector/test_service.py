@@ -49,7 +49,10 @@ async def test_a_bad_registration_is_400_and_leaves_nothing(collector: Collector
     assert not list((collector.root / ".toe" / "captures").iterdir())
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"id":' * 5000, b"x" * 70_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b"\xff", b'{"id":' * 5000, b"x" * 70_000, b'{"id":"\xff"}', b'{"new":' + b"[" * 50_000],
+)
 async def test_a_registration_that_is_no_json_is_refused(collector: Collector, body: bytes) -> None:
     """Also deeply nested or too long."""
     status, error = await collector.ask("POST", "/v1/captures", collector.operator, data=body)

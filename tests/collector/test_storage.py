@@ -191,6 +191,19 @@ async def test_what_is_no_namespace_is_not_entered(storage: Store, tmp_path: Pat
         assert await scanned(storage) == [wanted.name]
 
 
+@pytest.mark.parametrize("rot", [b'{"name":"\xff"}', b'{"new":' + b"[" * 100_000, b"", b"{}"])
+async def test_a_manifest_that_rotted_hides_its_artifact_and_no_other(
+    storage: Store, tmp_path: Path, rot: bytes
+) -> None:
+    """The catalog is read to its end."""
+    wanted, _ = await store(storage)
+    rotted = tmp_path.joinpath(*wanted.directory, "cart-aaaaaaaaaa-heap.pprof")
+    rotted.write_bytes(b"x")
+    rotted.with_name(rotted.name + ".manifest.json").write_bytes(rot)
+    assert await scanned(storage) == [wanted.name]
+    assert await storage.artifacts.find(wanted.directory, rotted.name) is None
+
+
 async def test_a_copy_of_a_folder_within_the_store_is_no_second_artifact(storage: Store, tmp_path: Path) -> None:
     """Its manifests tell where the originals were, which may be gone."""
     wanted, _ = await store(storage)

@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from toe_async.apis.meta import Wire
+from toe_async.apis.meta import Decoder, Wire
 from toe_async.collector import paths
 from toe_async.collector.dateformat import DateLayout
 from toe_async.lib.names import is_dns1123_label
@@ -117,10 +116,10 @@ class Manifest(Wire, frozen=True, kw_only=True, omit_defaults=False):
     """Why it must be kept whatever its age; empty when nothing holds it."""
 
 
-decode_registration = msgspec.json.Decoder(Registration).decode
-decode_completion = msgspec.json.Decoder(Completion).decode
-decode_capture = msgspec.json.Decoder(Capture).decode
-decode_manifest = msgspec.json.Decoder(Manifest).decode
+decode_registration = Decoder(Registration)
+decode_completion = Decoder(Completion)
+decode_capture = Decoder(Capture)
+decode_manifest = Decoder(Manifest)
 
 
 def faults(wanted: Registration, now: datetime) -> str | None:

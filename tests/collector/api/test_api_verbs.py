@@ -323,14 +323,18 @@ async def test_a_patch_of_anything_else_is_refused_and_names_the_field(
     assert manifest_on_disk(full.root, kept) == before
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"a":' * 5000, b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"a":' * 5000, b"\xff", b'{"dryRun":["\xff"],"metadata":{"name":"\xff"}}']
+)
 async def test_a_patch_that_is_no_json_is_400(full: Shelf, body: bytes) -> None:
-    """Also when it is nested without end; one above 64 KiB is 413."""
+    """Also when it is nested without end; one above 64 KiB is 413. A deletion's options likewise."""
     await full.keep(0)
     for content_type in (MERGE, JSON_PATCH):
         headers = {"Content-Type": content_type}
         assert (await full.ask("PATCH", f"{SHOP}/{NAME}", data=body, headers=headers))[0] == 400
         assert (await full.ask("PATCH", f"{SHOP}/{NAME}", data=b" " * 65_537, headers=headers))[0] == 413
+    if body:
+        assert (await full.ask("DELETE", f"{SHOP}/{NAME}", data=body))[0] == 400
 
 
 async def test_a_patch_that_is_only_tried_changes_nothing(full: Shelf) -> None:

@@ -56,7 +56,7 @@ def delete_options(body: bytes, dry_run: Sequence[str]) -> DeleteOptions:
     """
     try:
         found = _decode(body) if body.strip() else DeleteOptions(dry_run=tuple(dry_run))
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         raise Refused(400, "BadRequest", "the body is no DeleteOptions") from None
     is_dry(found.dry_run)
     return found

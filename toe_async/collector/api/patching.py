@@ -39,7 +39,7 @@ def hold_after(obj: dict[str, Any], content_type: str, body: bytes) -> str:
         )
     try:
         patch = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused(400, "BadRequest", "the patch is no JSON") from None
     if kind == JSON_PATCH:
         changed = _operate(obj, patch, name)
