@@ -179,6 +179,20 @@ async def test_a_collector_that_is_restarted_goes_on_where_it_was(
         assert after.proxy.sent <= entry.artifact.size - MIB + PIECE + 64 * 1024
 
 
+async def test_a_capture_that_was_cancelled_before_its_upload_is_final_too(
+    api: FakeApi, tmp_path: Path, entry: SpoolEntry
+) -> None:
+    """A large artifact is asked for by HEAD first, whose refusal has no body; other captures are not held up by it."""
+    async with rigged(api, tmp_path, Cut(MIB, How.RESET)) as rig:
+        operator = collectorhttp.CollectorHTTP(f"http://127.0.0.1:{rig.proxy.upstream}", None)
+        async with operator:
+            await rig.sink._register(entry.record, entry.artifact.leaf)
+            token = (tmp_path / "token").read_text().strip()
+            await operator.ask("DELETE", f"/v1/captures/{entry.record.id}", token)
+        with pytest.raises(SinkRefused, match="403 Cancelled"):
+            await rig.sink.store(entry)
+
+
 async def test_what_is_there_to_its_last_byte_is_not_sent_again(
     api: FakeApi, tmp_path: Path, entry: SpoolEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

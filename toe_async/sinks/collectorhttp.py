@@ -21,6 +21,7 @@ from toe_async.sinks.uninterrupted import in_thread
 SILENCE_SECONDS = 60.0
 _CONNECT_SECONDS = 5.0
 _LARGEST_ANSWER = 64 << 10
+_REASON = "X-Toe-Reason"
 _WORD = re.compile(r"[A-Za-z]{1,40}")
 # These are about this capture and stay as they are. A leaf that is not registered just after we registered it is one of
 # a capture that was closed before.
@@ -137,7 +138,8 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> SinkUnavailable | SinkRefused:
     status = answer.status
     try:
-        word = msgspec.json.decode(body, type=_Refusal).reason
+        # The answer to a HEAD has no body, and its reason in a header.
+        word = msgspec.json.decode(body, type=_Refusal).reason if body else answer.headers.get(_REASON, "")
     except (msgspec.MsgspecError, UnicodeDecodeError):
         word = ""
     word = word if _WORD.fullmatch(word) else ""
@@ -150,4 +152,4 @@ def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> SinkUnavailable | S
         return SinkUnavailable(message, reason=Reason.STORE_FULL, retry_after=retry_after)
     if status >= 500 or status in {408, 429}:
         return Passing(message, retry_after=retry_after)
-    return SinkUnavailable(message, retry_after=retry_after, sink_wide=status in {401, 403})
+    return SinkUnavailable(message, retry_after=retry_after, sink_wide=status in {401, 403} and word != "Expired")
