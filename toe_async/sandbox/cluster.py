@@ -163,10 +163,6 @@ class Sandbox:
         self.verbs.store.compact()
         self._server.end_streams()
 
-    def drop_watches(self) -> None:
-        """End all watches cleanly, as a server's own timeout does; they can be resumed."""
-        self._server.end_streams()
-
 
 @asynccontextmanager
 async def start(settings: SandboxSettings | None = None, clock: Clock | None = None) -> AsyncIterator[Sandbox]:

@@ -27,11 +27,6 @@ _TRIES = 12
 Step = Callable[[ProfilingConfigStatus], ProfilingConfigStatus]
 
 
-def group_of(api_version: str) -> str:
-    """The API group of an apiVersion."""
-    return api_version.partition("/")[0]
-
-
 def status_patch(
     old: ProfilingConfigStatus, new: ProfilingConfigStatus, resource_version: str, uid: str
 ) -> dict[str, Any] | None:
