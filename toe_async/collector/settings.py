@@ -33,7 +33,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     review_seconds: float = 10.0
     """How long the API server's word about a token is believed, yes and no alike."""
     reload_seconds: float = 5.0
-    """How often certificate and date layout are looked at."""
+    """How often certificates, date layout and retention are looked at."""
     drain_seconds: float = 15.0
     """How long a stopping collector waits for uploads under way."""
 
@@ -54,7 +54,8 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     insecure_http: bool = False
     """Plain HTTP; only on a loopback address."""
     config_dir: Path | None = None
-    """The mounted ConfigMap; its file `dateFormat` is the layout of the date in storage paths."""
+    """The mounted ConfigMap; its file `dateFormat` is the layout of the date in storage paths, `retention` how long
+    artifacts stay."""
     max_artifact_bytes: int = 2 << 30
     max_capture_bytes: int | None = None
     """Of all artifacts of one capture; this and the next three: None is no limit, uploads under way are counted."""
