@@ -27,7 +27,7 @@ from toe_async.collector.pages.shell import (
 )
 
 _circle, _code, _label, _line, _nav, _path = map(tag, ("circle", "code", "label", "polyline", "nav", "path"))
-_section, _svg, _table, _tbody, _td, _text = map(tag, ("section", "svg", "table", "tbody", "td", "text"))
+_section, _svg, _table, _tbody, _td = map(tag, ("section", "svg", "table", "tbody", "td"))
 _th, _thead, _time, _title, _tr, _ul, _li = map(tag, ("th", "thead", "time", "title", "tr", "ul", "li"))
 
 _CHART_WIDTH, _CHART_HEIGHT, _CHART_PAD = 720, 120, 10.0

@@ -1,34 +1,19 @@
 """The list: what was captured, newest first, with everything one may do with it one step away."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
 from msgspec import Struct
 
-from toe_async.collector.pages import addresses, sparkline, wording
+from toe_async.collector.pages import addresses, search, sparkline, wording
 from toe_async.collector.pages.artifacts import Artifact, Capture, Listing, by_capture
-from toe_async.collector.pages.filters import PAGE_SIZES, SPANS, Filters
+from toe_async.collector.pages.filters import Filters
 from toe_async.collector.pages.html import Element, Node, tag
 from toe_async.collector.pages.shell import a, button, div, form, h1, h2, input_, p, span
 
-_article, _datalist, _details, _fieldset, _label = map(tag, ("article", "datalist", "details", "fieldset", "label"))
-_legend, _li, _nav, _ol, _option, _section = map(tag, ("legend", "li", "nav", "ol", "option", "section"))
-_select, _summary, _svg, _time, _ul = map(tag, ("select", "summary", "svg", "time", "ul"))
-
-_WORDS = {
-    "q": "Search",
-    "run": "Run",
-    "pod": "Pod",
-    "kind": "Kind",
-    "tool": "Tool",
-    "leaf": "File",
-    "last": "Last",
-    "since": "From",
-    "until": "To",
-}
-_SUGGESTED = {"run": "run", "pod": "pod", "kind": "kind", "tool": "tool", "leaf": "leaf"}
-_MOST_SUGGESTED = 50
+_article, _label, _li, _nav, _ol = map(tag, ("article", "label", "li", "nav", "ol"))
+_section, _svg, _time, _ul = map(tag, ("section", "svg", "time", "ul"))
 
 
 class Shown(Struct, frozen=True, kw_only=True):
@@ -43,7 +28,12 @@ class Shown(Struct, frozen=True, kw_only=True):
 def content(shown: Shown) -> Node:
     """The list's page."""
     captures = by_capture(shown.listing.artifacts)
-    return [h1("Captures", cls="for-readers"), _find(shown), _chips(shown), _body(shown, captures)]
+    return [
+        h1("Captures", cls="for-readers"),
+        search.form_of(shown.filters, shown.namespaces, shown.listing),
+        search.chips(shown.filters),
+        _body(shown, captures),
+    ]
 
 
 def choose_namespace(filters: Filters, namespaces: Sequence[str]) -> Node:
@@ -177,123 +167,6 @@ class _Rows:
             f"this one {wording.size(one.facts.size)}"
         )
         return sparkline.mark(self._names[one.series], of, one, text)
-
-
-def _find(shown: Shown) -> Element:
-    filters = shown.filters
-    narrowed = {name for name in filters.active if name != "q"}
-    return form(
-        div(
-            _namespace_field(shown),
-            div(
-                _label("Search", for_="q", cls="for-readers"),
-                input_(
-                    type="search",
-                    id="q",
-                    name="q",
-                    value=filters.q,
-                    maxlength=253,
-                    autocomplete="off",
-                    placeholder="Pod, run, file, node, reason or trigger",
-                    spellcheck="false",
-                ),
-                cls="search",
-            ),
-            button("Search", cls="primary"),
-            cls="line",
-        ),
-        _details(
-            _summary("Filters", span(len(narrowed), cls="count") if narrowed else None),
-            _fieldset(
-                _legend("Only captures with", cls="for-readers"),
-                [_text_field(shown, name) for name in _SUGGESTED],
-                cls="grid",
-            ),
-            _fieldset(
-                _legend("Only captures between", cls="for-readers"),
-                _choice("last", "Within the last", {"": "any time", **SPANS}, filters.last),
-                _instant("since", "From (UTC)", filters.since),
-                _instant("until", "To (UTC)", filters.until),
-                _choice("limit", "Artifacts a page", {str(n): f"{n:,}" for n in PAGE_SIZES}, str(filters.limit)),
-                div(
-                    button("Apply", cls="primary"),
-                    a("Clear", href=Filters(namespace=filters.namespace).address(), cls="button"),
-                    cls="end",
-                ),
-                cls="grid",
-            ),
-            open=bool(narrowed),
-        ),
-        method="get",
-        action="/",
-        role="search",
-        cls="find",
-    )
-
-
-def _namespace_field(shown: Shown) -> Element:
-    current = shown.filters.namespace
-    label = _label("Namespace", for_="namespace", cls="for-readers")
-    if not shown.namespaces:
-        box = input_(id="namespace", name="namespace", value=current, placeholder="Namespace", maxlength=63)
-        return div(label, box, cls="namespace")
-    names = list(shown.namespaces) + ([current] if current and current not in shown.namespaces else [])
-    options = [_option("All namespaces", value="", selected=not current)]
-    options += [_option(one, value=one, selected=one == current) for one in names]
-    return div(label, _select(options, id="namespace", name="namespace"), cls="namespace")
-
-
-def _text_field(shown: Shown, name: str) -> Element:
-    seen = sorted({getattr(one.facts, _SUGGESTED[name]) for one in shown.listing.artifacts} - {""})
-    return div(
-        _label(_WORDS[name], for_=f"f-{name}"),
-        input_(
-            id=f"f-{name}",
-            name=name,
-            value=getattr(shown.filters, name),
-            list=f"seen-{name}",
-            maxlength=253,
-            autocomplete="off",
-            spellcheck="false",
-        ),
-        _datalist([_option(value=one) for one in seen[:_MOST_SUGGESTED]], id=f"seen-{name}"),
-    )
-
-
-def _choice(name: str, words: str, options: Mapping[str, str], chosen: str) -> Element:
-    return div(
-        _label(words, for_=f"f-{name}"),
-        _select(
-            [_option(text, value=value, selected=value == chosen) for value, text in options.items()],
-            id=f"f-{name}",
-            name=name,
-        ),
-    )
-
-
-def _instant(name: str, words: str, value: str) -> Element:
-    return div(
-        _label(words, for_=f"f-{name}"),
-        input_(type="datetime-local", id=f"f-{name}", name=name, value=value.removesuffix("Z"), step=1),
-    )
-
-
-def _chips(shown: Shown) -> Node:
-    active = shown.filters.active
-    if not active:
-        return None
-    chips = [
-        _li(
-            a(
-                span("Remove the filter ", cls="for-readers"),
-                f"{_WORDS[name]}: {SPANS.get(value, value) if name == 'last' else value}",
-                span("\N{MULTIPLICATION SIGN}", aria_hidden="true", cls="x"),
-                href=shown.filters.address(**{name: ""}),
-            )
-        )
-        for name, value in active.items()
-    ]
-    return _ul(chips, cls="chips", aria_label="Filters in force")
 
 
 def _count(shown: Shown, captures: Sequence[Capture]) -> Element:
