@@ -173,6 +173,23 @@ async def test_what_was_meant_for_an_earlier_artifact_does_not_touch_its_success
     assert await storage.artifacts.find(later.directory, later.file) is None
 
 
+async def test_a_deletion_needs_no_room(storage: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what makes some on a full disk."""
+    wanted, _ = await store(storage)
+    for lock in (tmp_path / ".toe" / "locks").iterdir():
+        lock.unlink()
+    real = os.open
+
+    def full(path: str, flags: int, *args: int, **more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "no")
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", full)
+    await storage.artifacts.delete(wanted)
+    assert not visible(tmp_path)
+
+
 async def test_what_is_no_namespace_is_not_entered(storage: Store, tmp_path: Path) -> None:
     """A volume's lost+found may not be read by us; a manifest that is a link is nothing either."""
     wanted, _ = await store(storage)

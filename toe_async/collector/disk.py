@@ -202,9 +202,15 @@ class Directory:
             os.close(fd)
 
     def _lock_file(self, name: str) -> int:
-        with contextlib.suppress(FileExistsError):
+        try:
             return self.create(name)
-        return self.open(name, os.O_RDWR)  # NFS grants an exclusive lock to writers only
+        except FileExistsError:
+            return self.open(name, os.O_RDWR)  # NFS grants an exclusive lock to writers only
+        except OSError as failed:
+            if failed.errno not in _FULL:
+                raise
+            # Whoever wants to make room must not need any: one for all, then.
+            return os.open(".", _DIRECTORY, dir_fd=self.fd)
 
     def free_bytes(self) -> int:
         """What an unprivileged process may still write to this file system."""

@@ -212,6 +212,7 @@ class DirectoryStore:
 
     def _recover(self) -> int:
         finished = 0
+        self._root.make(_LOCKS)
         with self._root.enter(FOLDER, create=True) as parts:
             names = {entry.name for entry in parts.entries()}
             for token in [name.removesuffix(DRAFT) for name in names if name.endswith(DRAFT)]:
