@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from tests.sinks.fake_s3 import serving
 from toe_async.apis.captures import CaptureRecord, CollectorRef, Receipt
 from toe_async.apis.reasons import Reason
 from toe_async.collector.app import serve
@@ -386,19 +387,13 @@ async def test_the_ca_is_read_again_when_it_changes(api: FakeApi, tmp_path: Path
 # -- what is no collector ---------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def impostor(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+def impostor(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AbstractAsyncContextManager[str]:
     """Serve something else under the collector's address."""
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, lingering_time=0, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    return serving(app)
 
 
 @pytest.mark.parametrize(
