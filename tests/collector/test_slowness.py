@@ -15,8 +15,13 @@ LARGE = 8 << 20
 CONTENT = f"{READ}/shop/artifacts/{CAPTURE[:10]}-heap.pprof/content"
 
 
-async def slow(collector: Collector, number: int, opening: bytes, more: bytes, every: float) -> float:
+async def slow(
+    collector: Collector, turn: asyncio.Semaphore, number: int, opening: bytes, more: bytes, every: float
+) -> float:
     """Open a connection, send what it begins with and then a little now and then, reading nothing.
+
+    The `turn` to connect leaves the collector time to accept: what overflows the kernel's queue is dropped there, and a
+    client that sends nothing never hears of it.
 
     Returns how many seconds passed until the collector ended it.
     """
@@ -28,8 +33,10 @@ async def slow(collector: Collector, number: int, opening: bytes, more: bytes, e
         sock.bind((f"127.0.0.{2 + number % 10}", 0))
         began = loop.time()
         with contextlib.suppress(ConnectionError):
-            await loop.sock_connect(sock, (collector.served.host, collector.served.port))
-            began = loop.time()
+            async with turn:
+                await loop.sock_connect(sock, (collector.served.host, collector.served.port))
+                began = loop.time()
+                await asyncio.sleep(0.05)
             await loop.sock_sendall(sock, opening)
             while not await ended(sock, every if more else every / 4):
                 if more:
@@ -101,8 +108,10 @@ async def test_slow_clients_are_ended_and_good_uploads_go_on(
         done = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(upload_until(done))
+            turn = asyncio.Semaphore(100)
             clients = [
-                group.create_task(slow(collector, number, *ways[number % len(ways)], every)) for number in range(count)
+                group.create_task(slow(collector, turn, number, *ways[number % len(ways)], every))
+                for number in range(count)
             ]
             await asyncio.wait(clients)
             done.set()

@@ -31,6 +31,9 @@ _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
 MOST_HEADERS = 64
 _READ_BUFFER = 64 << 10
+# Fixed: the kernel would grow it by itself, to megabytes for each of many readers that take nothing, and every growth
+# would look as if the reader had taken something.
+_SEND_BUFFER = 256 << 10
 _RESET = struct.pack("ii", 1, 0)
 _log = log.get("collector.listener")
 
@@ -192,6 +195,7 @@ class Listener:
         tls = self._tls()
         try:
             sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 sock,
