@@ -1,5 +1,6 @@
 """What the API server and the collector refuse with, as sentences that name the way out."""
 
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.collector.errors import Refused
 from toe_async.kube.errors import (
     ApiError,
@@ -12,7 +13,7 @@ from toe_async.kube.errors import (
     UntrustedServer,
 )
 
-API_SERVICE = "v1alpha1.artifacts.toe.run"
+API_SERVICE = f"{ARTIFACTS.version}.{ARTIFACTS.group}"
 
 
 def refused(error: KubeError) -> Refused:
