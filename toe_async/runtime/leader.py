@@ -47,6 +47,8 @@ log = logs.get("runtime.leader")
 REQUEST_TIMEOUT: Final = 3.0
 """A request that hangs must leave time for two more before the renew deadline."""
 RELEASE_TIMEOUT: Final = 2.0
+SHORTEST_TRY: Final = 0.001
+"""A timer may end a tick early; in what is then left of a deadline nothing can be asked, only asked for ever."""
 
 
 class LeaderElector:
@@ -161,7 +163,7 @@ class LeaderElector:
             await asyncio.sleep(max(0.0, wake - self._clock.monotonic()))
             began = self._clock.monotonic()
             left = self._renewed_at + RENEW_DEADLINE - began
-            if left <= 0:
+            if left < SHORTEST_TRY:
                 return
             try:
                 async with asyncio.timeout(left):
