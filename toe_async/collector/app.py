@@ -18,7 +18,6 @@ from toe_async.collector.api.frontproxy import FrontProxy
 from toe_async.collector.api.identity import Bearer, Identity, ProxyOrBearer, TrustedProxy
 from toe_async.collector.api.local import LocalLibrary
 from toe_async.collector.api.routes import Api
-from toe_async.collector.auth import Sender
 from toe_async.collector.errors import Refused, StoreError
 from toe_async.collector.listener import MOST_HEADERS, Listener, accepting, bind
 from toe_async.collector.pages.access import Access
@@ -30,6 +29,7 @@ from toe_async.collector.service import Service, running
 from toe_async.collector.settings import CollectorSettings, parse_address
 from toe_async.collector.signin import SignIn
 from toe_async.collector.tls import Certificate
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import CollectorMetrics

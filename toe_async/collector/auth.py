@@ -34,7 +34,7 @@ from toe_async.apis.meta import Decoder, encode
 from toe_async.collector.errors import Refused
 from toe_async.kube import requests
 from toe_async.kube.errors import KubeError
-from toe_async.kube.sender import Sender as Sender  # noqa: PLC0414 -- given on to those who start the gate
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log

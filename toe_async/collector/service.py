@@ -9,7 +9,7 @@ from toe_async.collector.api.frontproxy import RequestHeaderConfig
 from toe_async.collector.api.local import Holdings
 from toe_async.collector.api.rights import Rights
 from toe_async.collector.artifacts import Artifacts
-from toe_async.collector.auth import Gate, Sender
+from toe_async.collector.auth import Gate
 from toe_async.collector.captures import Manifest
 from toe_async.collector.catalog.catalog import Catalog, open_catalog
 from toe_async.collector.catalog.folders import TidyStore
@@ -29,6 +29,7 @@ from toe_async.collector.settings import CollectorSettings
 from toe_async.collector.storage import DirectoryStore
 from toe_async.collector.store_url import parse_store_url
 from toe_async.collector.tls import Certificate
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
