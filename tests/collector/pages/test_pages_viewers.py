@@ -104,7 +104,9 @@ async def test_the_first_address_opens_the_pages_once(connect: Connect, shelf: S
         assert (await client.get("/")).status == 401
 
 
-@pytest.mark.parametrize("key", ["", "x", KEY[:-1], KEY + "x", "ä"])
+@pytest.mark.parametrize(
+    "key", ["", "x", KEY[:-1], KEY + "x", "ä"], ids=["none", "short", "cut", "longer", "not ASCII"]
+)
 async def test_another_key_opens_nothing_and_uses_nothing_up(connect: Connect, shelf: Shelf, key: str) -> None:
     """The right one still works."""
     access = OneViewer(Viewer(shelf), KEY)
