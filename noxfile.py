@@ -21,7 +21,8 @@ PYTEST = ["python", "-m", "pytest", "-q"]
 # session -> (extra to install, the commands; arguments after `--` go to the last one)
 SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "demo": ("sandbox", [["python", "-m", "toe_async", "demo"]]),
-    "tests": ("dev", [[*PYTEST, "--durations=5"]]),
+    # In two processes, a file to each: two cores are what every machine has.
+    "tests": ("dev", [[*PYTEST, "-n", "2", "--dist", "loadfile", "--durations=5"]]),
     "types": ("dev", [["mypy"]]),
     "lint": ("dev", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports"]]),
     "crds": ("dev", [["python", "-m", "toe_async", "crds", "crds"]]),
