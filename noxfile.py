@@ -21,13 +21,20 @@ PYTEST = ["python", "-m", "pytest", "-q"]
 # session -> (extra to install, the commands; arguments after `--` go to the last one)
 SESSIONS: dict[str, tuple[str, list[list[str]]]] = {
     "demo": ("sandbox", [["python", "-m", "toe_async", "demo"]]),
-    "tests": ("dev", [[*PYTEST, "--durations=5"]]),
+    # In two processes, a file to each: two cores are what every machine has.
+    "tests": ("dev", [[*PYTEST, "-n", "2", "--dist", "loadfile", "--durations=5"]]),
     "types": ("dev", [["mypy"]]),
     "lint": ("dev", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports"]]),
     "crds": ("dev", [["python", "-m", "toe_async", "crds", "crds"]]),
     "e2e": ("dev", [[*PYTEST, "-m", "e2e and not slow", "--timeout=600", "tests/apis", "tests/e2e"]]),
     "bench": ("dev", [["python", "-m", "benchmarks"]]),
-    "nightly": ("dev", [[*PYTEST, "-m", "e2e", "--timeout=1800", "tests/e2e"]]),
+    "nightly": (
+        "dev",
+        [
+            [*PYTEST, "-m", "nightly", "--timeout=1800", "tests"],
+            [*PYTEST, "-m", "e2e", "--timeout=1800", "tests/e2e"],
+        ],
+    ),
 }
 
 if __name__ != "__main__":  # read by nox itself

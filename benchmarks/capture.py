@@ -1,9 +1,9 @@
 """The way of one large profile: port-forward, spool, sink. Speed and memory, the digest compared where it ends up.
 
-``python -m benchmarks.capture [--quick]``. A target serves a heap profile that gzip cannot shrink any further, of 1 GiB
-(128 MiB with --quick). The sandbox forwards its port; a fresh process takes it as the operator does (capture.pprof.take
-into sinks.spool, from there sinks.delivery) to the real collector and to a real S3 server (SeaweedFS). That process
-takes one of 1 MiB first: memory growth is VmHWM over its value after that one.
+``python -m benchmarks.capture [--quick | --gib N]``. A target serves a heap profile that gzip cannot shrink further,
+of 1 GiB (128 MiB with --quick). The sandbox forwards its port; a fresh process takes it as the operator does
+(capture.pprof.take into sinks.spool, from there sinks.delivery) to the real collector and to a real S3 server
+(SeaweedFS). That process takes one of 1 MiB first: memory growth is VmHWM over its value after that one.
 
 Baselines: a plain GET of the same body by aiohttp, past everything, thrown away; what one would write first for S3,
 the body in one buffer and one PutObject; and our own check of the bytes alone, which is what streaming cannot beat.
@@ -134,7 +134,8 @@ async def operator(given: dict[str, Any]) -> None:
     from toe_async.telemetry.metrics import OperatorMetrics
 
     log.configure("json", "error")
-    folder, clock, most = Path(given["folder"]), SystemClock(), 2 << 30
+    folder, clock = Path(given["folder"]), SystemClock()
+    most = max(2 << 30, 2 * given["sizes"][-1])
     policy = f"s3: [{{endpoint: '*', namespaces: ['*'], buckets: ['{BUCKET}'], allowHTTP: true}}]"
     outcomes: asyncio.Queue[Receipt | DeliveryFailed] = asyncio.Queue()
 
@@ -154,6 +155,7 @@ async def operator(given: dict[str, Any]) -> None:
             collector_token=Path(given["token"]),
             agents_namespace="toe-agents",
             uploader="toe-uploader",
+            max_bytes=most,
         ) as sinks,
         TaskOwner(lambda name, error: print(f"{name}: {error!r}", file=sys.stderr)) as owner,
     ):
@@ -166,8 +168,12 @@ async def operator(given: dict[str, Any]) -> None:
             record, where = _capture(given, size)
             begin, cpu = perf_counter(), process_time()
             writer = await spool.begin(record, "heap.pprof", "heap", most)
-            taken = await take(client, where, ProfileType.HEAP, 0, writer.write, max_bytes=most)
-            artifact = await writer.commit(taken.verified)
+            if size > LARGE:  # more than a capture's deadline lets through: the upload alone
+                for chunk in Heap(size).chunks():
+                    await writer.write(chunk)
+            else:
+                await take(client, where, ProfileType.HEAP, 0, writer.write, max_bytes=most)
+            artifact = await writer.commit(True)
             spooled = perf_counter()
             outcome = await outcomes.get()
             stored, cpu = perf_counter(), process_time() - cpu
@@ -278,7 +284,8 @@ async def _s3(endpoint: str) -> AsyncIterator[Any]:
 
 def run(size: int) -> None:
     """Measure everything once and print the table."""
-    from benchmarks.cluster import NAMESPACE, collector, pod
+    from benchmarks.cluster import NAMESPACE, collector
+    from toe_async.sandbox.checkout import python_pod
 
     rows: dict[str, list[float | None]] = {}
     with contextlib.ExitStack() as stack:
@@ -288,8 +295,9 @@ def run(size: int) -> None:
         order(cluster, "pod " + json.dumps(collector(folder)))
         store = told(cluster)["address"]
         command = ["benchmarks.capture", "--target", "$(POD_IP)", str(SMALL), str(size)]
-        ready = {"readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1}}
-        order(cluster, "pod " + json.dumps(pod(NAMESPACE, "target", command, **ready)))
+        ready = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
+        target = python_pod(NAMESPACE, "target", command, profiled=True, readinessProbe=ready)
+        order(cluster, "pod " + json.dumps(target))
         aim = told(cluster)
         wanted = Heap(size).sha256()
         urls = [f"http://{aim['address']}:{PORT}/{each}/heap" for each in (SMALL, size)]
@@ -301,7 +309,9 @@ def run(size: int) -> None:
 
         rows["toe-async to the collector"], _ = _measure("--operator", json.dumps(given))
         _compare(wanted, _kept(folder / "store", size))
-        if s3 := stack.enter_context(weed(folder)):
+        peak = memory(_process_with(f"--root={folder / 'store'}"), "VmHWM") / 1024
+        print(f"The collector's own memory was {peak:.0f} MiB at most.")
+        if size <= LARGE and (s3 := stack.enter_context(weed(folder))):
             os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(folder / "credentials")
             rows["toe-async to S3"], uri = _measure("--operator", json.dumps({**given, "s3": s3}))
             _compare(wanted, asyncio.run(_fetch(s3, uri)))
@@ -328,6 +338,14 @@ def _measure(*arguments: str) -> tuple[list[float | None], str]:
         (found["peak"] - before["peak"]) / 1024,
     ]
     return row, found.get("uri", "")
+
+
+def _process_with(argument: str) -> int:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if argument.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                return int(folder.name)
+    raise RuntimeError(f"no process was started with {argument}")
 
 
 def _compare(wanted: str, found: str) -> None:
@@ -417,7 +435,9 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capture", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="128 MiB instead of 1 GiB")
-    run(QUICK if parser.parse_args(argv).quick else LARGE)
+    parser.add_argument("--gib", type=int, default=1, help="size; above 1 only the way from the spool to the collector")
+    given = parser.parse_args(argv)
+    run(QUICK if given.quick else given.gib << 30)
 
 
 if __name__ == "__main__":

@@ -9,46 +9,19 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from benchmarks.measure import ROOT, say
+from benchmarks.measure import say
 from toe_async.apis.crd import all_crds
+from toe_async.sandbox.checkout import RIGHTS, Object, deployed, http_probe, python_pod
 from toe_async.sandbox.cluster import Sandbox, SandboxSettings, start
 from toe_async.sandbox.resources import PODS
 from toe_async.sandbox.store import Key
 from toe_async.telemetry import log
 
 NAMESPACE = "bench"
-_MANIFESTS = (
-    "foundation/namespaces.yaml",
-    "program/service-accounts.yaml",
-    "program/rbac-operator.yaml",
-    "program/rbac-collector.yaml",
-    "program/admission-policy.yaml",
-)
 _ACCOUNT = "system:serviceaccount:toe-system:toe-{}"
 _TOKEN_SECONDS = 7200
 _READY_SECONDS = 120.0
-
-Object = dict[str, Any]
-
-
-def pod(namespace: str, name: str, command: list[str], **container: Any) -> Object:
-    """A pod with one container that runs a Python module of this checkout; $(POD_IP) is its address."""
-    env = [
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": "PYTHONPATH", "value": str(ROOT)},
-    ]
-    only = {"name": name, "image": "this-checkout", "command": [sys.executable, "-m", *command], "env": env}
-    meta = {"name": name, "namespace": namespace, "annotations": {"profiling.io/enabled": "true"}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [{**only, **container}]}}
-
-
-def probe(path: str, port: int) -> Object:
-    """A readiness probe for `pod`."""
-    return {"readinessProbe": {"httpGet": {"path": path, "port": port}, "periodSeconds": 1}}
 
 
 def collector(folder: Path) -> Object:
@@ -57,12 +30,13 @@ def collector(folder: Path) -> Object:
         "toe_async",
         "collector",
         f"--root={folder / 'store'}",
+        "--max-artifact-bytes=64Gi",
         "--listen=$(POD_IP):8443",
         "--metrics-address=$(POD_IP):8080",
         "--insecure-http",
         f"--kubeconfig={folder / 'collector'}",
     ]
-    return pod("toe-system", "toe-collector", command, **probe("/readyz", 8080))
+    return python_pod("toe-system", "toe-collector", command, readinessProbe=http_probe("/readyz", 8080))
 
 
 async def serve(folder: Path) -> None:
@@ -82,17 +56,11 @@ async def serve(folder: Path) -> None:
 
 
 def _install(sandbox: Sandbox) -> None:
-    objects: list[Object] = [one for name in _MANIFESTS for one in yaml.safe_load_all(_text(name)) if one]
-    objects += all_crds()
-    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    for one in objects:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    for one in (*deployed(RIGHTS), *all_crds(), namespace):
         resource = sandbox.verbs.registry.of_kind(one["apiVersion"], one["kind"])
         assert resource is not None, one["kind"]
         sandbox.verbs.create(resource, one["metadata"].get("namespace", ""), one)
-
-
-def _text(manifest: str) -> str:
-    return (ROOT / "deploy" / manifest).read_text()
 
 
 async def _run(sandbox: Sandbox, obj: Object) -> Object:

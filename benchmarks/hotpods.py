@@ -9,23 +9,25 @@ pods are synthetic, their metrics computed, their ports answer 404. It writes ``
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from benchmarks import generate_data
-from benchmarks.measure import say
+from benchmarks.measure import kubeconfig, say
 from toe_async.apis.crd import all_crds
 from toe_async.lib.clock import SystemClock, rfc3339
 from toe_async.lib.quantities import parse_quantity
 from toe_async.sandbox.admission import Admission
+from toe_async.sandbox.aggregation import aggregating
+from toe_async.sandbox.certificates import Authority
 from toe_async.sandbox.resources import CRDS, NAMESPACES, NODES, POD_METRICS, PODS, Registry, Resource
 from toe_async.sandbox.routes import Route, route
 from toe_async.sandbox.server import ApiServer
@@ -152,37 +154,55 @@ async def serve(folder: Path, pods: int, configs: int, namespaces: int) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     cluster, calls = Cluster(pods, configs, namespaces), Counter[str]()
+    async with _listening(cluster, calls) as (url, token):
+        (folder / "kubeconfig").write_text(json.dumps(kubeconfig(url, token)))
+        say(url=url, token=token)
+        while (words := (await commands.readline()).split()) and words != [b"end"]:
+            if words[0] == b"heat":
+                await cluster.heat(int(words[1]), float(words[2]))
+                say(delays=cluster.delays)
+            else:
+                say(**calls)
+            calls.clear()
+
+
+@contextlib.asynccontextmanager
+async def _listening(cluster: Cluster, calls: Counter[str]) -> AsyncIterator[tuple[str, str]]:
+    """The API server, which counts its calls; its URL and the administrator's token."""
     tokens = Tokens(cluster.store, cluster.clock, bytes(32), cluster.verbs.new_uid)
-    server = ApiServer(cluster.verbs, tokens, cluster.clock, bookmark_seconds=60.0, rng=random.Random(2))
-    server.computed = {POD_METRICS.group: cluster.metrics}
-    server.connectors = {"portforward": _nothing_there}
+    front_proxy = Authority("front-proxy-ca", cluster.clock.now()).client("front-proxy")
+    async with aggregating(
+        cluster.verbs, cluster.clock, random.Random(3), front_proxy, _failed, request_seconds=60.0, check_seconds=30.0
+    ) as aggregator:
+        server = ApiServer(
+            cluster.verbs, tokens, aggregator, cluster.clock, bookmark_seconds=60.0, rng=random.Random(2)
+        )
+        server.computed = {POD_METRICS.group: cluster.metrics}
+        server.connectors = {"portforward": _nothing_there}
 
-    async def counted(request: web.Request) -> web.StreamResponse:
-        asked = route(request.method, request.rel_url.raw_path, dict(request.query))
-        plural = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
-        calls[f"{asked.verb} {plural}{asked.subresource and '/'}{asked.subresource}"] += 1
-        return await server.handle(request)
+        async def counted(request: web.Request) -> web.StreamResponse:
+            asked = route(request.method, request.rel_url.raw_path, dict(request.query))
+            plural = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
+            calls[f"{asked.verb} {plural}{asked.subresource and '/'}{asked.subresource}"] += 1
+            return await server.handle(request)
 
-    async def collector(request: web.Request) -> web.Response:  # all that it is asked while nothing is stored
-        return web.Response(text="ok")
+        async def collector(request: web.Request) -> web.Response:  # all that it is asked while nothing is stored
+            return web.Response(text="ok")
 
-    app = web.Application()
-    app.router.add_get("/readyz", collector)
-    app.router.add_route("*", "/{path:.*}", counted)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    (folder / "kubeconfig").write_text(json.dumps(_kubeconfig(url, tokens.admin_token)))
-    say(url=url, token=tokens.admin_token)
-    while (words := (await commands.readline()).split()) and words != [b"end"]:
-        if words[0] == b"heat":
-            await cluster.heat(int(words[1]), float(words[2]))
-            say(delays=cluster.delays)
-        else:
-            say(**calls)
-        calls.clear()
-    await runner.cleanup()
+        app = web.Application()
+        app.router.add_get("/readyz", collector)
+        app.router.add_route("*", "/{path:.*}", counted)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}", tokens.admin_token
+        finally:
+            await runner.cleanup()
+
+
+def _failed(name: str, error: BaseException) -> None:
+    print(f"{name} ended: {error!r}", file=sys.stderr)
 
 
 async def _nothing_there(request: web.Request, asked: Route) -> web.StreamResponse:
@@ -197,15 +217,6 @@ async def _nothing_there(request: web.Request, asked: Route) -> web.StreamRespon
         await socket.send_bytes(b"\x00HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     await socket.close()
     return socket
-
-
-def _kubeconfig(url: str, token: str) -> dict[str, Any]:
-    return {
-        "current-context": "bench",
-        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-        "clusters": [{"name": "bench", "cluster": {"server": url}}],
-        "users": [{"name": "bench", "user": {"token": token}}],
-    }
 
 
 if __name__ == "__main__":

@@ -16,18 +16,17 @@ others do; with protobuf, which custom resources do not have, it decodes about f
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
+
+from benchmarks.measure import Process, cpu_seconds, kubeconfig, memory, order, process
 
 HERE = Path(__file__).resolve().parent
 LIMITS = (
@@ -37,7 +36,6 @@ LIMITS = (
 )
 OURS, MODELS, CLIENT_GO, STRIPPED = "toe-async", "kubernetes_asyncio", "client-go", "client-go, stripped"
 _BUILD_SECONDS = 900
-_ANSWER_SECONDS = 600
 
 
 class Figures(NamedTuple):
@@ -77,8 +75,10 @@ async def ours(url: str, events: int) -> None:
 
     log.configure("json", "error")
     storm = _Storm(events)
-    with _kubeconfig(url) as path:
-        async with connect(ClientSettings(kubeconfig=path)) as client:
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(kubeconfig(url), file)
+        file.flush()
+        async with connect(ClientSettings(kubeconfig=file.name)) as client:
             decoder = PodDecoder()
             informer: Informer[Pod] = Informer(
                 client,
@@ -165,20 +165,6 @@ def _synced(begin: float) -> None:
     print(f"synced {took:.6f}", flush=True)
 
 
-@contextlib.contextmanager
-def _kubeconfig(url: str) -> Iterator[str]:
-    config = {
-        "current-context": "bench",
-        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-        "clusters": [{"name": "bench", "cluster": {"server": url}}],
-        "users": [{"name": "bench", "user": {}}],
-    }
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(config, file)
-        file.flush()
-        yield file.name
-
-
 def build_client_go() -> Path | str:
     """Return the built baseline, or a sentence that says why there is none."""
     go = shutil.which("go")
@@ -196,59 +182,28 @@ def build_client_go() -> Path | str:
 
 def measure(command: list[str], pods: int, events: int) -> Figures:
     """Run one client in a fresh process against a fresh server."""
-    with _process([sys.executable, "-m", "benchmarks.serve", str(pods)]) as server:
+    with process([sys.executable, "-m", "benchmarks.serve", str(pods)]) as server:
         url = f"http://127.0.0.1:{_answer(server)[0]}"
-        with _process([*command, url, str(events)]) as client:
+        with process([*command, url, str(events)]) as client:
             _answer(client, "ready")
-            rss, cpu = _memory(client.pid, "VmRSS"), _cpu(client.pid)
-            _order(client, "go")
+            rss, cpu = memory(client.pid, "VmRSS"), cpu_seconds(client.pid)
+            order(client, "go")
             sync = float(_answer(client, "synced")[1])
-            kept, sync_cpu = _memory(client.pid, "VmRSS") - rss, _cpu(client.pid) - cpu
+            kept, sync_cpu = memory(client.pid, "VmRSS") - rss, cpu_seconds(client.pid) - cpu
             cpu += sync_cpu
-            _order(server, f"storm {events}")
+            order(server, f"storm {events}")
             storm = float(_answer(client, "storm")[1])
-            storm_cpu = _cpu(client.pid) - cpu
-            peak = _memory(client.pid, "VmHWM")
+            storm_cpu = cpu_seconds(client.pid) - cpu
+            peak = memory(client.pid, "VmHWM")
     return Figures(sync, sync_cpu, kept / pods, peak / 1024, events / storm, events / storm_cpu)
 
 
-@contextlib.contextmanager
-def _process(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, bufsize=1
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _order(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line + "\n")
-
-
-def _answer(process: "subprocess.Popen[str]", word: str = "") -> list[str]:
-    assert process.stdout is not None
-    line = process.stdout.readline().split()
+def _answer(running: Process, word: str = "") -> list[str]:
+    assert running.stdout is not None
+    line = running.stdout.readline().split()
     if not line or (word and line[0] != word):
-        raise RuntimeError(f"{process.args!r} said {line} instead of {word or 'its port'}; its exit: {process.poll()}")
+        raise RuntimeError(f"{running.args!r} said {line} instead of {word or 'its port'}; its exit: {running.poll()}")
     return line
-
-
-def _memory(pid: int, field: str) -> int:
-    """Kilobytes that the kernel counts for a process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise RuntimeError(f"the kernel tells no {field} of process {pid}")
-
-
-def _cpu(pid: int) -> float:
-    """Processor seconds of all threads, in the kernel and outside of it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def table(pods: int, rows: dict[str, Figures]) -> str:

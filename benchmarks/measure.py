@@ -14,16 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.informer import _cpu as cpu_seconds
-from benchmarks.informer import _memory as memory
-from benchmarks.informer import _order as order
-from benchmarks.informer import _process
-
-__all__ = [
-    "ROOT", "Column", "Process", "cpu_seconds", "kept_folder", "memory", "order", "say", "service", "table", "this",
-    "told", "unlogged",
-]  # fmt: skip
-
 ROOT = Path(__file__).resolve().parent.parent
 _NAME_WIDTH = 34
 _STOP_SECONDS = 30.0
@@ -64,6 +54,23 @@ def say(**what: object) -> None:
     print(json.dumps(what, separators=(",", ":")), flush=True)
 
 
+@contextlib.contextmanager
+def process(command: Sequence[str]) -> Iterator[Process]:
+    """A process that is asked and answers by lines; it is killed in the end."""
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, bufsize=1)
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def order(running: Process, line: str) -> None:
+    """Tell a process what to do."""
+    assert running.stdin is not None
+    running.stdin.write(line + "\n")
+
+
 def told(running: Process) -> dict[str, Any]:
     """The next answer of a process that answers by ``say``."""
     assert running.stdout is not None
@@ -77,7 +84,7 @@ def told(running: Process) -> dict[str, Any]:
 @contextlib.contextmanager
 def service(command: Sequence[str]) -> Iterator[Process]:
     """A process that ends cleanly when it is told ``end``."""
-    with _process(list(command)) as running:
+    with process(command) as running:
         try:
             yield running
         finally:
@@ -109,6 +116,30 @@ def kept_folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="toe-bench-") as folder:
         yield Path(folder)
+
+
+def memory(pid: int, field: str) -> int:
+    """Kilobytes that the kernel counts for a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"the kernel tells no {field} of process {pid}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor seconds of all threads, in the kernel and outside of it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def kubeconfig(url: str, token: str = "") -> dict[str, Any]:
+    """A kubeconfig for one API server; without a token its caller is nobody."""
+    return {
+        "current-context": "bench",
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+        "clusters": [{"name": "bench", "cluster": {"server": url}}],
+        "users": [{"name": "bench", "user": {"token": token} if token else {}}],
+    }
 
 
 def this(module: str, *arguments: str) -> list[str]:

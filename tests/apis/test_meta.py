@@ -98,7 +98,13 @@ def test_unknown_fields_are_ignored() -> None:
     assert Decoder(Sample)(b'{"metadata":{"name":"a","new":1},"other":[]}').metadata.name == "a"
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b'{"metadata":5}', b'{"metadata":null}', b'{"names":[]}', b"{"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"[]", b'{"metadata":5}', b'{"metadata":null}', b'{"names":[]}', b"{",
+        b'{"metadata":{"name":"\xff"}}', b'{"new":' + b"[" * 100_000, b'{"metadata":null,"new":"\xff"}',
+    ],
+)  # fmt: skip
 def test_what_is_no_such_object_is_a_decode_error(raw: bytes) -> None:
     """One exception class for all of it, so that a watch can skip the object."""
     with pytest.raises(msgspec.DecodeError):

@@ -1,5 +1,6 @@
 """A collector over real sockets, in front of a reviewer that keeps the API server's rules."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -24,6 +25,7 @@ OPERATOR = "system:serviceaccount:toe-system:toe-operator"
 UPLOADER = "system:serviceaccount:toe-agents:toe-uploader"
 API_AUDIENCE = "https://kubernetes.default.svc"
 CAPTURE = "abcdefghijklmnopqrstuvwxyz234567"
+PATH = f"/v1/captures/{CAPTURE}/artifacts/heap.pprof"
 READ = "/apis/artifacts.toe.run/v1alpha1/namespaces"
 
 
@@ -138,6 +140,49 @@ class Collector:
 
     def parts(self) -> list[str]:
         return sorted(path.name for path in (self.root / ".toe" / "parts").iterdir())
+
+
+class Wire:
+    """One raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *lines: str, body: bytes = b"") -> None:
+        self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next answer; status 0 when the connection ended instead."""
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return 0, {}, b""
+        status, *lines = head.decode().split("\r\n")
+        headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines if line)}
+        return int(status.split()[1]), headers, await self.reader.readexactly(int(headers.get("content-length", "0")))
+
+    async def closed(self) -> bool:
+        """Wait until the other side ends the connection."""
+        with contextlib.suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+        return True
+
+
+@contextlib.asynccontextmanager
+async def wired(collector: Collector) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection(collector.served.host, collector.served.port)
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def head(collector: Collector, *more: str, token: str = "", method: str = "PUT", path: str = PATH) -> list[str]:
+    return [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or collector.uploader()}", *more]
 
 
 def registration(**changes: Any) -> dict[str, Any]:

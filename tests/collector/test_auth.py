@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from loopclock import LoopClock
 from prometheus_client import CollectorRegistry
 
 from tests.collector.rig import FakeApi
@@ -18,16 +19,6 @@ UPLOADER = "system:serviceaccount:toe-agents:toe-uploader"
 ALLOWED = frozenset({UPLOADER})
 ID, OTHER = "abcdefghijklmnopqrstuvwxyz234567", "b" * 32
 AUDIENCE = capture_audience(ID)
-
-
-class LoopClock:
-    """Both clocks move with the virtual loop."""
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.monotonic())
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 @pytest.fixture

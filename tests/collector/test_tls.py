@@ -4,21 +4,34 @@ import asyncio
 import datetime as dt
 import os
 import ssl
+import tempfile
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from prometheus_client import CollectorRegistry
 
-from tests.collector.rig import Collector, Start
+from tests.collector.rig import Collector, FakeApi, Start, capture_id
+from toe_async.collector.app import Served, serve
 from toe_async.collector.errors import SettingsError
-from toe_async.collector.settings import Limits
+from toe_async.collector.listener import Listener, accepting, bind
+from toe_async.collector.settings import Address, CollectorSettings, Limits
 from toe_async.collector.tls import Certificate
+from toe_async.lib.clock import SystemClock
+from toe_async.telemetry.metrics import CollectorMetrics
+
+
+def private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 class Pair:
@@ -44,11 +57,7 @@ class Pair:
         data = self.folder / f"..{self.generation}"
         data.mkdir()
         (data / "tls.crt").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-        (data / "tls.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        (data / "tls.key").write_bytes(private(key))
         new = self.folder / "..new"
         new.symlink_to(data.name)
         new.replace(self.folder / "..data")
@@ -149,6 +158,175 @@ async def test_tls_below_1_2_and_unverified_clients_send_no_body(start: Start, p
         with pytest.raises(aiohttp.ClientError):
             async with collector.http.get(collector.served.url.replace("https", "http") + "/healthz"):
                 pass
+
+
+@pytest.mark.slow
+async def test_two_hundred_uploads_go_through_while_the_pair_is_renewed_twenty_times(start: Start, pair: Pair) -> None:
+    """Each over a connection of its own, so that handshakes meet every moment of a renewal."""
+    limits = Limits(reload_seconds=0.02)
+    async with start(insecure_http=False, tls_cert=pair.cert, tls_key=pair.key, limits=limits) as collector:
+        leaves = [f"{number}.pprof" for number in range(10)]
+        tokens: dict[str, str] = {}
+        for number in range(20):
+            capture = capture_id(number)
+            assert (await collector.register(id=capture, leaves=leaves))[0] == 201
+            tokens[capture] = collector.uploader(capture)
+        done, turn = 0, asyncio.Semaphore(8)
+        renewed = asyncio.Event()
+
+        async def upload(capture: str, leaf: str) -> int:
+            nonlocal done
+            async with turn, aiohttp.ClientSession() as http:
+                url = f"{collector.served.url}/v1/captures/{capture}/artifacts/{leaf}"
+                auth = {"Authorization": f"Bearer {tokens[capture]}"}
+                async with http.put(url, data=b"x" * 100, headers=auth, ssl=False) as reply:
+                    done += 1
+                    if done % 10 == 0:
+                        renewed.set()
+                    return reply.status
+
+        async def renew() -> None:
+            for _ in range(20):
+                await becomes(collector, pair.issue())
+                await renewed.wait()
+                renewed.clear()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(renew())
+            uploads = [group.create_task(upload(capture, leaf)) for capture in tokens for leaf in leaves]
+        assert [upload.result() for upload in uploads] == [201] * 200
+        assert await serial(collector) == 21
+
+
+# -- clients with certificates ----------------------------------------------------------------------------------------
+
+
+class Authority:
+    """A CA that gives certificates to clients."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a CA of the tests")])
+        self.pem = self._issue(self.name, self.key, authority=True)
+
+    def admit(self, context: ssl.SSLContext, name: str) -> None:
+        """Give a client's context a certificate of this common name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = self._issue(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, authority=False)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(cert + private(key))
+            file.flush()
+            context.load_cert_chain(file.name)
+
+    def _issue(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
+        now = dt.datetime.now(dt.UTC)
+        cert = (
+            x509.CertificateBuilder()
+            .subject_name(name).issuer_name(self.name).public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )  # fmt: skip
+        return cert.public_bytes(serialization.Encoding.PEM)
+
+
+def client(ca: Authority | None, name: str = "front-proxy-client") -> ssl.SSLContext:
+    """A client that shows a certificate of this CA, or none."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if ca is not None:
+        ca.admit(context, name)
+    return context
+
+
+async def status(collector: Collector, context: ssl.SSLContext) -> int:
+    """The status of a probe over a new connection; 0 when the handshake failed."""
+    url = f"{collector.served.url}/healthz"
+    try:
+        async with aiohttp.ClientSession() as http, http.get(url, ssl=context) as reply:
+            return reply.status
+    except (aiohttp.ClientError, ConnectionError, ssl.SSLError):
+        return 0
+
+
+async def test_with_a_client_ca_only_its_clients_get_through_the_handshake(
+    start: Start, pair: Pair, tmp_path: Path
+) -> None:
+    """No certificate, one of another CA, one that names itself like the right one; a new CA counts without restart."""
+    one, other = Authority(), Authority()
+    bundle = tmp_path / "client-ca.crt"
+    bundle.write_bytes(one.pem)
+    wanted = CollectorSettings(
+        root=tmp_path / "store",
+        operator_users=frozenset(),
+        uploader_users=frozenset(),
+        listen="127.0.0.1:0",
+        tls_cert=pair.cert,
+        tls_key=pair.key,
+        client_ca=bundle,
+        limits=Limits(reload_seconds=0.02),
+    )
+    metrics = CollectorMetrics(CollectorRegistry())
+    async with serve(wanted, FakeApi(), SystemClock(), metrics) as served, aiohttp.ClientSession() as http:
+        collector = Collector(served, http, FakeApi(), wanted.root, metrics, "", "")
+        assert await status(collector, client(one)) == 200
+        assert await status(collector, client(None)) == 0
+        assert await status(collector, client(other)) == 0
+        bundle.write_bytes(other.pem)
+        async with asyncio.timeout(5):
+            while await status(collector, client(other)) != 200:
+                await asyncio.sleep(0.02)
+        assert await status(collector, client(one)) == 0
+        bundle.write_text("not a certificate")
+        async with asyncio.timeout(5):
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client(other))) as known:
+                while "client CA" not in await (await known.get(f"{served.url}/readyz?verbose")).text():
+                    await asyncio.sleep(0.02)
+        assert await status(collector, client(other)) == 200
+
+
+async def test_a_second_listener_knows_its_clients_by_their_certificates(pair: Pair) -> None:
+    """The CA comes from a function and may change; with none, nobody is let in. The name is there for the handler."""
+    front, authorities = Authority(), [b""]
+    certificate = await asyncio.to_thread(Certificate, pair.cert, pair.key, lambda: authorities[0])
+    names: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        subject = request.transport.get_extra_info("peercert")["subject"]
+        names.extend(value for part in subject for key, value in part if key == "commonName")
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", handler)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    assert runner.server is not None
+    sock = bind(Address("127.0.0.1", 0))
+    listener = Listener(sock, runner.server, lambda: certificate.context, Limits(), SystemClock())
+    async with accepting(listener, sock), aiohttp.ClientSession() as http:
+        served = Served("127.0.0.1", sock.getsockname()[1], f"https://127.0.0.1:{sock.getsockname()[1]}", None)
+        metrics = CollectorMetrics(CollectorRegistry())
+        collector = Collector(served, http, FakeApi(), pair.folder, metrics, "", "")
+        assert await status(collector, client(front)) == 0
+        authorities[0] = front.pem
+        await asyncio.to_thread(certificate.reload)
+        assert await status(collector, client(front, "kube-apiserver-proxy")) == 200
+        assert await status(collector, client(Authority())) == 0
+        assert await status(collector, client(None)) == 0
+    await runner.cleanup()
+    assert names == ["kube-apiserver-proxy"]
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate", "\u00e9"])
+def test_a_bad_client_ca_does_not_start(pair: Pair, tmp_path: Path, content: str | None) -> None:
+    """One sentence that says which flag."""
+    file = tmp_path / "ca.crt"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match="give --client-ca a file of PEM certificates"):
+        Certificate(pair.cert, pair.key, file.read_bytes)
 
 
 @pytest.mark.parametrize("fault", ["missing", "garbage", "mismatch", "directory"])

@@ -6,12 +6,13 @@ does after a moment (RBAC, namespaces, pods) is waited for by watching, or by as
 
 import asyncio
 import base64
+import io
 import json
 import os
 import secrets
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ REAL = os.environ.get("TOE_CONTRACT_KUBECONFIG", "")
 class Answer:
     """One response, read whole."""
 
-    def __init__(self, status: int, raw: bytes, headers: dict[str, str]) -> None:
+    def __init__(self, status: int, raw: bytes, headers: Mapping[str, str]) -> None:
         self.status = status
         self.raw = raw
         self.headers = headers
@@ -87,11 +88,12 @@ class Server:
         sent = {"Accept": accept, "Content-Type": content_type, **(headers or {})}
         if token:
             sent["Authorization"] = f"Bearer {token}"
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        data = None if raw is None else io.BytesIO(raw)
         async with session.request(
             method, self.url + path, data=data, headers=sent, params={**(params or {}), **query}
         ) as response:
-            return Answer(response.status, await response.read(), dict(response.headers))
+            return Answer(response.status, await response.read(), response.headers)
 
     async def make(self, path: str, body: JSON, **query: str) -> JSON:
         """Create an object that must be accepted."""
@@ -116,6 +118,18 @@ class Server:
         async with self._admin.get(self.url + path, params=query, timeout=timeout) as response:
             assert response.status == 200, await response.read()
             yield _lines(response)
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET whose body is read while it comes."""
+        async with self._admin.get(self.url + path) as response:
+            assert response.status == 200, await response.read()
+            yield response
+
+    async def send(self, path: str, pieces: AsyncIterable[bytes]) -> Answer:
+        """A POST whose body is made while it goes."""
+        async with self._admin.post(self.url + path, data=pieces) as response:
+            return Answer(response.status, await response.read(), response.headers)
 
     async def until(self, path: str, holds: Callable[[JSON], bool], seconds: float = 45) -> JSON:
         """Watch one object until a condition holds; returns its state then."""
@@ -195,8 +209,8 @@ async def _connected(url: str, admin: ssl.SSLContext, bare: ssl.SSLContext, toke
 
 
 @asynccontextmanager
-async def sandbox_server() -> AsyncIterator[Server]:
-    async with start(SandboxSettings(metrics_resolution_seconds=0.3)) as sandbox:
+async def sandbox_server(settings: SandboxSettings | None = None) -> AsyncIterator[Server]:
+    async with start(settings or SandboxSettings(metrics_resolution_seconds=0.3)) as sandbox:
         context = ssl.create_default_context(cadata=sandbox.certificate_authority.decode())
         async with _connected(sandbox.url, context, context, sandbox.admin_token, sandbox) as server:
             yield server

@@ -54,13 +54,29 @@ def test_the_operator_has_exactly_these_rights(render: Render) -> None:
     assert rules_of(render("program"), "toe-operator") == OPERATOR
 
 
-def test_the_collector_may_only_ask_who_someone_is_and_what_he_may(render: Render) -> None:
-    bound = [
-        (m["kind"], m["roleRef"]["name"])
-        for m in render("program")
+def test_the_collector_may_ask_who_someone_is_and_what_he_may_and_register_itself(render: Render) -> None:
+    manifests = render("program")
+    bound = {
+        (m["kind"], m["metadata"].get("namespace", ""), m["roleRef"]["name"])
+        for m in manifests
         if m["kind"].endswith("RoleBinding") and "toe-collector" in {s["name"] for s in m["subjects"]}
+    }
+    assert bound == {
+        ("ClusterRoleBinding", "", "system:auth-delegator"),
+        ("RoleBinding", "kube-system", "extension-apiserver-authentication-reader"),
+        ("ClusterRoleBinding", "", "toe-collector-registration"),
+    }
+    (own,) = (
+        m for m in manifests if m["kind"] == "ClusterRole" and m["metadata"]["name"] == "toe-collector-registration"
+    )
+    assert own["rules"] == [
+        {
+            "apiGroups": ["apiregistration.k8s.io"],
+            "resources": ["apiservices"],
+            "resourceNames": ["v1alpha1.artifacts.toe.run"],
+            "verbs": ["get", "patch"],
+        }
     ]
-    assert bound == [("ClusterRoleBinding", "system:auth-delegator")]
 
 
 def test_the_uploaders_account_has_no_right_at_all(render: Render) -> None:

@@ -28,6 +28,8 @@ ORDER = (
     "install",
     "captures",
     "access",
+    "tokens",
+    "artifacts",
     "bad_input",
     "metrics",
     "rights",

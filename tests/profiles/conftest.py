@@ -1,11 +1,16 @@
-"""Real profiles, made by a real Go runtime, and Go's own reader for ours."""
+"""Real profiles, made by a real Go runtime, and Go's own reader for ours; a real browser for the page."""
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import browser
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PROGRAM = """
 package main
@@ -95,3 +100,10 @@ def go_tool(go: str) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """One browser for a module. Not for the session: while it runs, no asynchronous test can."""
+    with browser.launch() as running:
+        yield running

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import pytest
+from loopclock import LoopClock
 from prometheus_client import CollectorRegistry
 
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -12,21 +12,6 @@ from toe_async.telemetry.metrics import OperatorMetrics
 # pytest-asyncio asks for the current loop before its first test, which makes one that nobody closes; None stands for
 # "no loop here", and nothing is made.
 asyncio.set_event_loop(None)
-
-EPOCH = datetime(2026, 1, 24, 20, 0, 0, tzinfo=UTC)
-
-
-class LoopClock:
-    """Wall clock and monotonic clock move with the loop, virtual time included; `skew` shifts the wall clock only."""
-
-    def __init__(self) -> None:
-        self.skew = timedelta(0)
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.monotonic()) + self.skew
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 @pytest.fixture

@@ -259,7 +259,9 @@ async def test_any_churn_under_any_faults_ends_in_what_the_server_has(acts: list
 
     assert failures == []
     assert versions(informer.store.list()) == wanted(server) == versions(heard.things.values())
-    assert set(informer.store.index_values("uid")) == {thing.metadata.uid for thing in informer.store.list()}
+    for thing in informer.store.list():
+        assert informer.store.by_index("uid", thing.metadata.uid) == (thing,)
+    assert not any(informer.store.by_index("uid", uid) for uid in server.deleted)
     assert set(heard.deleted.values()) <= {1}
     assert set(heard.deleted) <= set(server.deleted)
     why = [act for act in acts if isinstance(act, Compact | Break | Refuse) or act == Send(410)]

@@ -119,17 +119,6 @@ async def test_history_is_bounded_by_its_window(sandbox: Sandbox, admin: aiohttp
         assert (await events(response, 1))[0]["object"]["code"] == 410
 
 
-async def test_dropped_watches_can_be_resumed(sandbox: Sandbox, admin: aiohttp.ClientSession) -> None:
-    made = await make(admin, MAPS, {"metadata": {"name": "a"}})
-    query = {"watch": "1", "resourceVersion": made["metadata"]["resourceVersion"]}
-    async with admin.get(MAPS, params=query) as response:
-        sandbox.drop_watches()
-        assert await response.content.read() == b""
-    await make(admin, MAPS, {"metadata": {"name": "b"}})
-    async with admin.get(MAPS, params=query) as response:
-        assert (await events(response, 1))[0]["object"]["metadata"]["name"] == "b"
-
-
 async def test_two_pods_can_use_one_port(sandbox: Sandbox, admin: aiohttp.ClientSession) -> None:
     program = (
         "import http.server, os\n"

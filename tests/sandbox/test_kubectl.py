@@ -1,13 +1,11 @@
 """The real kubectl, against the sandbox: what people type first."""
 
-import asyncio
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-KUBECTL = shutil.which("kubectl")
+from tests.sandbox.kubectl import NEEDED, Kubectl
+
 CRDS = Path(__file__).parents[2] / "crds"
 POD = """
 apiVersion: v1
@@ -30,32 +28,7 @@ spec:
   collector: {}
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH, so what it makes of the sandbox is not tested"),
-]
-
-
-class Kubectl:
-    """Runs kubectl as the administrator."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent)}
-
-    async def __call__(self, *arguments: str, stdin: str = "", fails: bool = False) -> str:
-        assert KUBECTL is not None
-        process = await asyncio.create_subprocess_exec(
-            KUBECTL,
-            *arguments,
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(30):
-            output, _ = await process.communicate(stdin.encode())
-        assert (process.returncode != 0) is fails, output.decode()
-        return output.decode()
+pytestmark = [pytest.mark.slow, NEEDED]
 
 
 @pytest.fixture

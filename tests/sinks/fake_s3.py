@@ -37,7 +37,7 @@ class FakeS3:
         return sum(1 for name, _ in self.requests if name == operation)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        key = request.match_info["key"]
+        key = request.match_info.get("key", "")
         operation = self.operation(request)
         self.requests.append((operation, key))
         self.headers.append(request.headers)

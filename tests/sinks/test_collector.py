@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from tests.sinks.fake_s3 import serving
 from toe_async.apis.captures import CaptureRecord, CollectorRef, Receipt
 from toe_async.apis.reasons import Reason
 from toe_async.collector.app import serve
@@ -21,8 +22,8 @@ from toe_async.collector.settings import CollectorSettings
 from toe_async.kube.errors import AlreadyExists, Forbidden, NotFound, ServerError
 from toe_async.kube.requests import Request
 from toe_async.lib.clock import SystemClock
-from toe_async.sandbox.certificates import issue
-from toe_async.sinks import tickets
+from toe_async.sandbox.certificates import Authority
+from toe_async.sinks import pieces, tickets
 from toe_async.sinks.collector import CollectorAccess, CollectorSink
 from toe_async.sinks.errors import SinkRefused, SinkUnavailable
 from toe_async.sinks.spool import SpoolEntry
@@ -360,12 +361,13 @@ async def test_a_collector_that_is_away_is_waited_for(api: FakeApi, tmp_path: Pa
 
 async def test_the_ca_is_read_again_when_it_changes(api: FakeApi, tmp_path: Path, entry: SpoolEntry) -> None:
     """D22: a certificate of another CA is refused; with the new CA file the same process goes on."""
-    old, new = issue(SystemClock().now()), issue(SystemClock().now())
+    old, new = (Authority(name, SystemClock().now()) for name in ("old", "new"))
     certificate = (tmp_path / "tls.crt", tmp_path / "tls.key")
-    certificate[0].write_bytes(new.certificate)
-    certificate[1].write_bytes(new.key)
+    pair = new.server("collector", ["127.0.0.1"])
+    certificate[0].write_bytes(pair.certificate)
+    certificate[1].write_bytes(pair.key)
     ca = tmp_path / "ca.crt"
-    ca.write_bytes(old.authority)
+    ca.write_bytes(old.certificate)
     async with (
         collector(api, tmp_path / "store", certificate=certificate) as url,
         CollectorSink(api, access(url, tmp_path, ca), SystemClock()) as sink,
@@ -374,7 +376,7 @@ async def test_the_ca_is_read_again_when_it_changes(api: FakeApi, tmp_path: Path
         with pytest.raises(SinkUnavailable, match="--collector-ca"):
             await sink.store(entry)
         replacement = tmp_path / "ca.new"
-        replacement.write_bytes(new.authority)
+        replacement.write_bytes(new.certificate)
         replacement.replace(ca)
         await sink.store(entry)
         ca.write_text("no certificate")
@@ -385,19 +387,13 @@ async def test_the_ca_is_read_again_when_it_changes(api: FakeApi, tmp_path: Path
 # -- what is no collector ---------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def impostor(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+def impostor(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AbstractAsyncContextManager[str]:
     """Serve something else under the collector's address."""
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, lingering_time=0, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    return serving(app)
 
 
 @pytest.mark.parametrize(
@@ -438,18 +434,17 @@ async def test_a_collector_that_takes_no_bytes_is_left_after_a_while(
     api: FakeApi, tmp_path: Path, spooled: MakeEntry, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp itself would wait for ever on a peer that stops reading."""
-    from toe_async.sinks import collector as module
 
-    monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(pieces, "SILENCE_SECONDS", 0.3)
     entry = await spooled(make_record(), b"x" * (16 << 20))
 
     async def stop_reading(request: web.Request) -> web.Response:
         if request.method == "PUT":
             await request.content.readany()
             await asyncio.sleep(30)
-        return web.Response(text="{}")
+        return web.Response(text="{}", headers={"Upload-Offset": "0"})
 
     async with impostor(stop_reading) as url, CollectorSink(api, access(url, tmp_path), SystemClock()) as sink:
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(SinkUnavailable, match="took nothing for"):
             await sink.store(entry)
     assert api.secrets == {}

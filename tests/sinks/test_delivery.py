@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from loopclock import LoopClock
 from prometheus_client import CollectorRegistry
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, CollectorRef, Receipt, S3Ref, SinkRef
@@ -30,16 +31,6 @@ COLLECTOR = CollectorRef(endpoint="https://collector")
 def s3(bucket: str = "profiles") -> S3Ref:
     """A bucket."""
     return S3Ref(bucket=bucket, endpoint="https://s3.example.org")
-
-
-class LoopClock:
-    """Both clocks follow the (virtual) loop."""
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.monotonic())
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 class FakeSpool:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sinks.fake_s3 import Answer, FakeS3
 from toe_async.apis.captures import CaptureRecord, S3Ref
-from toe_async.sinks.s3 import PART
+from toe_async.sinks.s3requests import PART
 from toe_async.sinks.spool import SpoolEntry
 
 MakeRecord = Callable[..., CaptureRecord]

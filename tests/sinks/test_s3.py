@@ -19,7 +19,8 @@ from toe_async.kube.requests import Request
 from toe_async.sinks.allow import Allowed
 from toe_async.sinks.endpoints import parse_endpoint
 from toe_async.sinks.errors import SinkRefused, SinkUnavailable
-from toe_async.sinks.s3 import MOST_PARTS, PART, S3Sink, part_size
+from toe_async.sinks.s3 import S3Sink
+from toe_async.sinks.s3requests import MOST_PARTS, PART, part_size
 from toe_async.sinks.spool import SpoolEntry
 
 MakeRecord = Callable[..., CaptureRecord]
@@ -455,7 +456,7 @@ async def test_a_dead_server_holds_up_a_cancelled_upload_for_seconds_only(
     store: Store, s3: FakeS3, big: SpoolEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The grace is bounded: for the request under way and for the abort."""
-    from toe_async.sinks import s3 as module
+    from toe_async.sinks import s3requests as module
 
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.1)
     stuck = asyncio.Event()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 import pytest
 import structlog
@@ -22,6 +23,35 @@ def test_no_value_can_forge_a_line(format_: log.LogFormat) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1
     assert "\x1b[31m" not in lines[0]
+
+
+@pytest.mark.parametrize("whose", ["ours", "a library's"])
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_traceback_shows_no_values_and_forges_no_line(format_: log.LogFormat, whose: str) -> None:
+    """Whatever package is installed that would show them: the variables of a failing call hold tokens."""
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        log.configure(format_, "info", stream)
+        fails = log.get("test.trace").exception if whose == "ours" else logging.getLogger("test.trace").exception
+        token = "".join(["bearer", "-", "secret"])
+        try:
+            raise ValueError(f"{len(token)}\n2026-01-01 [info] forged\x1b[31m")
+        except ValueError:
+            fails("it failed")
+    finally:
+        structlog.reset_defaults()
+        root.handlers[:] = before
+        root.setLevel(level)
+    text = stream.getvalue()
+    first, *rest = text.splitlines()
+    assert "it failed" in first
+    assert "ValueError: 13" in text
+    assert "bearer-secret" not in text
+    assert "\x1b" not in text
+    assert all(line.startswith("    ") or not line for line in rest)
+    assert format_ == "console" or not rest
 
 
 def test_json_lines_carry_the_promised_keys() -> None:

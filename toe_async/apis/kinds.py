@@ -69,11 +69,19 @@ NODES = Kind("", "v1", "nodes", "Node", namespaced=False, short_names=("no",))
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False, short_names=("ns",))
 EVENTS = Kind("", "v1", "events", "Event", short_names=("ev",))
 SECRETS = Kind("", "v1", "secrets", "Secret")
+CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap", short_names=("cm",))
+SERVICES = Kind("", "v1", "services", "Service", short_names=("svc",))
 SERVICE_ACCOUNTS = Kind("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",))
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEWS = Kind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 SUBJECT_ACCESS_REVIEWS = Kind(
     "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)
+ROLES = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
+ROLE_BINDINGS = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLES = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTER_ROLE_BINDINGS = Kind(
+    "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
 POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "pods", "PodMetrics")
 POLICIES = Kind(
@@ -94,6 +102,10 @@ CRDS = Kind(
     namespaced=False,
     short_names=("crd", "crds"),
 )
+API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices", "APIService", namespaced=False)
 
 PROFILING_CONFIGS = Kind("profiling.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("pc", "prof"))
 BOLOMETER_CONFIGS = Kind("bolometer.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("bpc",))
+
+ARTIFACTS = Kind("artifacts.toe.run", "v1alpha1", "artifacts", "Artifact", short_names=("art",))
+"""Served by the collector, not by a CRD."""

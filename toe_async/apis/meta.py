@@ -161,13 +161,25 @@ def without_nulls(value: Any) -> Any:
 
 
 class Decoder(Generic[T]):
-    """Decodes JSON into `type_`; nulls count as absent. Raises msgspec.DecodeError (ValidationError is one of it)."""
+    """Decodes JSON into `type_`; nulls count as absent.
+
+    Raises msgspec.DecodeError (ValidationError is one of it), also for texts that are no UTF-8 and for endless nesting,
+    which msgspec itself tells by errors that have nothing to do with it.
+    """
 
     def __init__(self, type_: type[T]) -> None:
         self._type = type_
         self._typed = msgspec.json.Decoder(type_)
 
     def __call__(self, raw: bytes | msgspec.Raw) -> T:
+        try:
+            return self._decoded(raw)
+        except UnicodeDecodeError:
+            raise msgspec.DecodeError("a text in it is no UTF-8") from None
+        except RecursionError:
+            raise msgspec.DecodeError("it is nested too deeply") from None
+
+    def _decoded(self, raw: bytes | msgspec.Raw) -> T:
         try:
             return self._typed.decode(raw)
         except msgspec.ValidationError:

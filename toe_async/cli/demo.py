@@ -7,6 +7,7 @@ demo ends, however it ends, all of it is gone; only the fetched profiles stay.
 
 import argparse
 import asyncio
+import sys
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,8 +16,8 @@ from msgspec import Struct
 
 from toe_async import __version__
 from toe_async.cli import flags, process
-from toe_async.cli.demo_cluster import DemoFailed, Installed, install
-from toe_async.cli.demo_story import Story, fetch
+from toe_async.cli.demo_cluster import DemoFailed, install
+from toe_async.cli.demo_story import Story, draw, fetch
 from toe_async.kube.client import Client, ClientSettings, connect
 from toe_async.kube.errors import KubeError
 from toe_async.lib.quantities import format_bytes
@@ -24,7 +25,7 @@ from toe_async.lib.tasks import TaskOwner, cancel_and_wait
 from toe_async.profiles.model import ProfileError
 from toe_async.profiles.pprof import decode
 from toe_async.profiles.top import top
-from toe_async.sandbox.cluster import Sandbox, SandboxSettings, start
+from toe_async.sandbox.cluster import SandboxSettings, start
 from toe_async.telemetry import log
 
 _SECONDS = 120.0
@@ -78,8 +79,8 @@ async def _show(choices: _Choices, stop: asyncio.Event) -> None:
         story.tell("cluster", f"API server at {sandbox.url}")
         try:
             async with asyncio.timeout(_SECONDS):
-                installed = await install(client, sandbox, folder, story.tell)
-                await _evidence(story, client, sandbox, installed, choices.output)
+                await install(client, sandbox, folder, story.tell)
+                await _evidence(story, client, choices.output)
         except TimeoutError:
             raise DemoFailed(await story.post_mortem(client, f"no profile within {_SECONDS:g} s")) from None
         _look_further(choices, kubeconfig)
@@ -87,7 +88,7 @@ async def _show(choices: _Choices, stop: asyncio.Event) -> None:
             await stop.wait()
 
 
-async def _evidence(story: Story, client: Client, sandbox: Sandbox, installed: Installed, output: Path) -> None:
+async def _evidence(story: Story, client: Client, output: Path) -> None:
     row = await story.follow(client)
     await asyncio.to_thread(output.mkdir, parents=True, exist_ok=True)
     print(f"\n{'PROFILE':<11} {'SIZE':>10}  WHERE AND WHAT IT SHOWS", flush=True)
@@ -95,10 +96,11 @@ async def _evidence(story: Story, client: Client, sandbox: Sandbox, installed: I
         if not artifact.uri:
             print(f"{artifact.type:<11} {'-':>10}  not taken: {artifact.reason}: {artifact.message}")
             continue
-        content = await fetch(installed.collector, artifact.uri, artifact.sha256, sandbox.admin_token)
+        content = await fetch(client, artifact.uri, artifact.sha256)
         path = output / f"{artifact.type}.pprof"
         await asyncio.to_thread(path.write_bytes, content)
-        print(f"{artifact.type:<11} {format_bytes(artifact.size):>10}  {path} (sha256 checked)")
+        await asyncio.to_thread(path.with_suffix(".html").write_bytes, await draw(client, artifact.uri))
+        print(f"{artifact.type:<11} {format_bytes(artifact.size):>10}  {path} (sha256 checked), {path.stem}.html")
         for line in _hottest(content):
             print(f"{'':<24}{line}")
 
@@ -113,12 +115,16 @@ def _hottest(content: bytes) -> list[str]:
 
 
 def _look_further(choices: _Choices, kubeconfig: Path) -> None:
-    print(f"\nLook further:\n  go tool pprof -top {choices.output / 'cpu.pprof'}")
+    print(f"\nLook further:\n  {choices.output / 'cpu.html'}     the flame graph, in any browser, offline")
+    print(f"  go tool pprof -top {choices.output / 'cpu.pprof'}")
     if not choices.keep:
         print("  python3 noxfile.py demo --keep     leaves it running for kubectl", flush=True)
         return
     print(f"  export KUBECONFIG={kubeconfig}")
+    plugin = Path(sys.executable).with_name("kubectl-toe")
     for line in (
+        "kubectl get artifacts -n demo",
+        f"{plugin} ui -n demo     # the pages, in a browser",
         "kubectl get prof -n demo -o wide",
         "kubectl describe prof -n demo hot",
         "kubectl get events -n demo",

@@ -1,60 +1,57 @@
 """What the demo installs in its sandbox: the real manifests' rights and policy, and three pods."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import yaml
 from msgspec import Struct
 
 from toe_async.apis.crd import all_crds
 from toe_async.apis.kinds import (
+    API_SERVICES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CRDS,
     NAMESPACES,
     PODS,
     POLICIES,
     POLICY_BINDINGS,
     PROFILING_CONFIGS,
+    ROLE_BINDINGS,
+    ROLES,
     SERVICE_ACCOUNTS,
-    Kind,
+    SERVICES,
 )
+from toe_async.collector.registration import API_SERVICE
 from toe_async.kube.client import Client
 from toe_async.kube.errors import AlreadyExists
 from toe_async.kube.requests import create, get
+from toe_async.sandbox.certificates import KeyPair
+from toe_async.sandbox.checkout import RIGHTS, Object, deployed, http_probe, python_pod
 from toe_async.sandbox.cluster import Sandbox
 
-_RBAC = "rbac.authorization.k8s.io"
 _KINDS = {
     kind.kind: kind
     for kind in (
         NAMESPACES,
         SERVICE_ACCOUNTS,
+        SERVICES,
+        ROLES,
+        ROLE_BINDINGS,
+        CLUSTER_ROLES,
+        CLUSTER_ROLE_BINDINGS,
         POLICIES,
         POLICY_BINDINGS,
+        API_SERVICES,
         CRDS,
         PODS,
         PROFILING_CONFIGS,
-        Kind(_RBAC, "v1", "roles", "Role"),
-        Kind(_RBAC, "v1", "rolebindings", "RoleBinding"),
-        Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
-        Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     )
 }
-_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-_MANIFESTS = (
-    "foundation/namespaces.yaml",
-    "program/service-accounts.yaml",
-    "program/rbac-operator.yaml",
-    "program/rbac-collector.yaml",
-    "program/admission-policy.yaml",
-)
 _OPERATOR = "system:serviceaccount:toe-system:toe-operator"
 _COLLECTOR = "system:serviceaccount:toe-system:toe-collector"
 
-Object = dict[str, Any]
 Tell = Callable[[str, str], None]
 
 
@@ -63,9 +60,10 @@ class DemoFailed(Exception):  # noqa: N818 -- it is what happened
 
 
 class Installed(Struct, frozen=True):
-    """What came of the installation."""
+    """What came of the installation: where the collector answers, and the CA of its certificate."""
 
     collector: str
+    authority: Path
 
 
 async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) -> Installed:
@@ -86,10 +84,15 @@ async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) ->
     text = sandbox.service_account_token("toe-system", "toe-operator", "toe-collector", 7200)
     await asyncio.to_thread(token.write_text, text)
 
+    pair = sandbox.serving_certificate("toe-collector", "toe-system")
+    authority = folder / "tls" / "ca.crt"
+    await asyncio.to_thread(_write, authority.parent, pair, sandbox.certificate_authority)
     await _apply(client, [_collector(folder)])
-    collector = f"http://{await _address(client, 'toe-system', 'toe-collector')}:8443"
+    collector = f"https://{await _address(client, 'toe-system', 'toe-collector')}:8443"
     tell("collector", f"pod toe-system/toe-collector stores artifacts at {collector}")
-    await _apply(client, [_operator(folder, collector)])
+    await _registered(client)
+    tell("collector", "the API server has it as artifacts.toe.run: kubectl get artifacts")
+    await _apply(client, [_operator(folder, collector, authority)])
     await _address(client, "toe-system", "toe-operator")
     tell("operator", "pod toe-system/toe-operator runs as its service account, with its rights and no more")
     await _apply(client, [_target()])
@@ -97,18 +100,32 @@ async def install(client: Client, sandbox: Sandbox, folder: Path, tell: Tell) ->
     tell("target", "pod demo/checkout burns CPU and serves pprof on port 6060; it asks for a fifth of a core")
     await _apply(client, [_config()])
     tell("config", "ProfilingConfig demo/hot: above 80 % of the request, take heap, cpu, goroutine and mutex")
-    return Installed(collector)
+    return Installed(collector, authority)
+
+
+def _write(folder: Path, pair: KeyPair, authority: bytes) -> None:
+    folder.mkdir()
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").touch(0o600)
+    (folder / "tls.key").write_bytes(pair.key)
+    (folder / "ca.crt").write_bytes(authority)
+
+
+async def _registered(client: Client) -> None:
+    """Wait until the API server reaches the collector."""
+    while True:
+        raw = await client.send(get(API_SERVICES, None, API_SERVICE))
+        conditions = msgspec.json.decode(raw).get("status", {}).get("conditions", ())
+        if any(one["type"] == "Available" and one["status"] == "True" for one in conditions):
+            return
+        await asyncio.sleep(0.1)
 
 
 def _manifests() -> list[Object]:
-    found: list[Object] = []
-    for name in _MANIFESTS:
-        try:
-            text = (_DEPLOY / name).read_text()
-        except FileNotFoundError as error:
-            raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
-        found += [one for one in yaml.safe_load_all(text) if one]
-    return found
+    try:
+        return deployed((*RIGHTS, "program/collector.yaml"))
+    except FileNotFoundError as error:
+        raise DemoFailed(f"the demo needs a checkout of the project: {error.filename} is missing") from error
 
 
 async def _apply(client: Client, objects: Iterable[Object]) -> None:
@@ -135,51 +152,34 @@ async def _address(client: Client, namespace: str, name: str) -> str:
         await asyncio.sleep(0.1)
 
 
-def _pod(namespace: str, name: str, command: list[str], **container: Any) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
-        "spec": {
-            "containers": [
-                {
-                    "name": name,
-                    "image": "this-checkout",
-                    "command": [sys.executable, "-m", *command],
-                    "env": [
-                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                        {"name": "PYTHONPATH", "value": str(_DEPLOY.parent)},
-                    ],
-                    **container,
-                }
-            ]
-        },
-    }
-
-
-def _http(path: str, port: int) -> Object:
-    return {"httpGet": {"path": path, "port": port}, "periodSeconds": 1}
-
-
 def _collector(folder: Path) -> Object:
     command = [
         "toe_async",
         "collector",
         f"--root={folder / 'store'}",
         "--listen=$(POD_IP):8443",
+        "--aggregation-listen=$(POD_IP):8444",
         "--metrics-address=$(POD_IP):8080",
-        "--insecure-http",
+        f"--tls-cert={folder / 'tls' / 'tls.crt'}",
+        f"--tls-key={folder / 'tls' / 'tls.key'}",
+        f"--register-ca={folder / 'tls' / 'ca.crt'}",
         f"--kubeconfig={folder / 'collector'}",
+        "--title=demo",
     ]
-    return _pod("toe-system", "toe-collector", command, readinessProbe=_http("/readyz", 8080))
+    ports = [{"name": "https", "containerPort": 8443}, {"name": "aggregation", "containerPort": 8444}]
+    ready = http_probe("/readyz", 8080)
+    pod = python_pod("toe-system", "toe-collector", command, ports=ports, readinessProbe=ready)
+    pod["metadata"]["labels"]["app.kubernetes.io/name"] = "toe-collector"  # what its Service selects
+    return pod
 
 
-def _operator(folder: Path, collector: str) -> Object:
+def _operator(folder: Path, collector: str, authority: Path) -> Object:
     command = [
         "toe_async",
         "operator",
         f"--kubeconfig={folder / 'operator'}",
         f"--collector-url={collector}",
+        f"--collector-ca={authority}",
         f"--collector-token-file={folder / 'collector-token'}",
         f"--spool-dir={folder / 'spool'}",
         "--spool-bytes=512Mi",
@@ -188,19 +188,18 @@ def _operator(folder: Path, collector: str) -> Object:
         "--metrics-address=$(POD_IP):8080",
         "--health-address=$(POD_IP):8081",
     ]
-    return _pod("toe-system", "toe-operator", command, readinessProbe=_http("/readyz", 8081))
+    return python_pod("toe-system", "toe-operator", command, readinessProbe=http_probe("/readyz", 8081))
 
 
 def _target() -> Object:
-    pod = _pod(
+    return python_pod(
         "demo",
         "checkout",
         ["toe_async.sandbox.burner", "--host=$(POD_IP)", "--port=6060"],
+        profiled=True,
         ports=[{"name": "pprof", "containerPort": 6060}],
         resources={"requests": {"cpu": "200m", "memory": "256Mi"}},
     )
-    pod["metadata"]["annotations"] = {"profiling.io/enabled": "true"}
-    return pod
 
 
 def _config() -> Object:

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 
-import aiohttp
 import msgspec
 
 from toe_async.apis.kinds import PODS, PROFILING_CONFIGS
@@ -14,10 +13,11 @@ from toe_async.apis.profilingstatus import CaptureState, CaptureStatus
 from toe_async.cli.demo_cluster import DemoFailed
 from toe_async.kube.client import Client
 from toe_async.kube.errors import KubeError
-from toe_async.kube.requests import get
+from toe_async.kube.requests import Request, get
 
 _LOOK_SECONDS = 0.25
 _FETCH_SECONDS = 30.0
+_BYTES = "application/octet-stream"
 
 
 class Story:
@@ -75,24 +75,29 @@ class Story:
         return "\n".join(lines)
 
 
-async def fetch(collector: str, uri: str, sha256: str, token: str) -> bytes:
-    """Read an artifact from the collector as a user does, by bearer token, and check its digest.
+async def fetch(client: Client, uri: str, sha256: str) -> bytes:
+    """Read an artifact as a user does, through the API server, and check its digest.
 
     Raises:
         DemoFailed: it cannot be read, or is not what was promised.
     """
-    timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
-    headers = {"Authorization": f"Bearer {token}"}
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=headers, auto_decompress=False) as session,
-            session.get(f"{collector}{uri}/content") as response,
-        ):
-            body = await response.read()
-            if response.status != 200:
-                raise DemoFailed(f"{uri} cannot be read: {response.status} {body[:200]!r}")
-    except (aiohttp.ClientError, TimeoutError) as error:
+        body = await client.send(Request("GET", f"{uri}/content", accept=_BYTES, timeout=_FETCH_SECONDS))
+    except KubeError as error:
         raise DemoFailed(f"{uri} cannot be read: {error}") from error
     if hashlib.sha256(body).hexdigest() != sha256:
         raise DemoFailed(f"{uri} came with another digest than the receipt says")
     return body
+
+
+async def draw(client: Client, uri: str) -> bytes:
+    """The flame graph of an artifact, one self-contained page, drawn by the collector.
+
+    Raises:
+        DemoFailed: it cannot be drawn.
+    """
+    query = (("as", "flame"),)
+    try:
+        return await client.send(Request("GET", f"{uri}/render", query, accept="text/html", timeout=_FETCH_SECONDS))
+    except KubeError as error:
+        raise DemoFailed(f"{uri} cannot be drawn: {error}") from error

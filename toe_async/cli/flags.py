@@ -88,6 +88,15 @@ def size(value: str) -> int:
     return found
 
 
+def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """What ``parse`` reads, or ``none``."""
+
+    def read(value: str) -> T | None:
+        return None if value == "none" else parse(value)
+
+    return read
+
+
 def duration(value: str) -> timedelta:
     """A Go-style duration above zero."""
     try:
@@ -109,6 +118,8 @@ def address(value: str) -> tuple[str, int]:
 
 def _shown(default: object) -> str:
     match default:
+        case None:
+            return "none"
         case timedelta():
             return format_duration(default)
         case (str() as host, int() as port):

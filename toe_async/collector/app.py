@@ -1,38 +1,41 @@
-"""The service put together: what runs, the application in front of it, and the sockets it is served on."""
+"""The applications in front of the service, and the sockets they are served on.
+
+On the main address are uploads, the read API for bearer tokens, and the pages; on the aggregation address only the read
+API, for the API server alone; on the metrics address only probes and metrics.
+"""
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 from aiohttp import web
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from toe_async.apis.core import UserInfo
 from toe_async.collector import bodies, settings
-from toe_async.collector.auth import Gate, Sender
-from toe_async.collector.disk import Directory, Disk
-from toe_async.collector.errors import Refused, SettingsError, StoreError
-from toe_async.collector.index import Index
-from toe_async.collector.ingest import Ingest
-from toe_async.collector.layout import Layout
-from toe_async.collector.listener import Listener, accepting, bind
-from toe_async.collector.reading import Reading
-from toe_async.collector.records import PRIVATE
+from toe_async.collector.api.frontproxy import FrontProxy
+from toe_async.collector.api.identity import Bearer, Identity, ProxyOrBearer, TrustedProxy
+from toe_async.collector.api.local import LocalLibrary
+from toe_async.collector.api.routes import Api
+from toe_async.collector.errors import Refused, StoreError
+from toe_async.collector.listener import MOST_HEADERS, Listener, accepting, bind
+from toe_async.collector.pages.access import Access
+from toe_async.collector.pages.routes import build_pages
+from toe_async.collector.pages.sessions import TokenSessions
+from toe_async.collector.pages.viewers import ProxyAccess
 from toe_async.collector.replies import SAFE_HEADERS, refusal
+from toe_async.collector.service import Service, running
 from toe_async.collector.settings import CollectorSettings, parse_address
+from toe_async.collector.signin import SignIn
 from toe_async.collector.tls import Certificate
-from toe_async.lib.backoff import Backoff
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
-from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
-from toe_async.telemetry.health import Health
 from toe_async.telemetry.metrics import CollectorMetrics
 
-_FORGET_SECONDS = 60.0
-_PROBE_BELIEVED_SECONDS = 5.0
 _END_SECONDS = 1.0
+_MOST_HEADERS_OF_API_SERVER = 1024  # one for each group of its user, and people are in hundreds of groups
 _EVERYWHERE = {"::", "0.0.0.0"}  # noqa: S104 -- recognised, not bound
 _log = log.get("collector")
 
@@ -46,112 +49,25 @@ class Served(Struct, frozen=True):
     port: int
     url: str
     metrics_port: int | None
-
-
-class Service:
-    """Everything that runs behind the handlers. Made by `running`."""
-
-    def __init__(self, wanted: CollectorSettings, gate: Gate, root: Directory, clock: Clock, metrics: CollectorMetrics):
-        self.settings, self.clock, self.metrics, self._root = wanted, clock, metrics, root
-        self.health, self.layout, self._disk = Health(), Layout(wanted.config_dir), Disk()
-        self.gate, self._index = gate, Index()
-        self.ingest = Ingest(
-            settings=wanted,
-            gate=gate,
-            root=root,
-            disk=self._disk,
-            layout=self.layout,
-            index=self._index,
-            clock=clock,
-            metrics=metrics,
-        )
-        self.reading = Reading(gate, self.ingest.storage, self._index, clock)
-        self.certificate: Certificate | None = None
-        self._store_trouble: str | None = None
-        self._probed_at = float("-inf")
-        self.health.add("store", lambda: self._store_trouble)
-        self.health.add("index", lambda: None if self.reading.complete else "the store is still being read")
-
-    async def prepare(self) -> None:
-        """Put the store in order after whatever ended the last process."""
-        await asyncio.to_thread(self.layout.reload)
-        finished, removed = await self.ingest.storage.recover()
-        if finished or removed:
-            _log.info("uploads of a dead process put in order", finished=finished, removed=removed)
-        await self.ingest.records.load()
-
-    async def close(self) -> None:
-        """End the threads; nothing may use the store any more."""
-        await self._disk.close()
-
-    async def build_index(self) -> None:
-        """Read every manifest, from the start again after an error; lists are answered once this is done."""
-        backoff = Backoff(1.0, 60.0)
-        while not self.reading.complete:
-            try:
-                await self._read_manifests()
-                self.reading.complete = True
-            except StoreError as failed:
-                wait = backoff.next()
-                _log.error("the store cannot be read to its end", error=str(failed), again_in=round(wait))
-                await asyncio.sleep(wait)
-
-    async def _read_manifests(self) -> None:
-        folders, count = self.ingest.storage.manifests(), 0
-        while (found := await self._disk.run(lambda: next(folders, None))) is not None:
-            self._index.add(found)
-            count += len(found)
-        _log.info("the store is read", artifacts=count)
-
-    async def keep_up(self) -> None:
-        """Take changed files into use, every few seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(self.settings.limits.reload_seconds)
-            await asyncio.to_thread(self.layout.reload)
-            if self.certificate is not None:
-                await asyncio.to_thread(self.certificate.reload)
-
-    async def forget(self) -> None:
-        """Drop the records of captures long over, every minute, until cancelled."""
-        while True:
-            try:
-                await self.ingest.records.forget(self.clock.now())
-            except StoreError as failed:
-                _log.warning("old records cannot be removed", error=str(failed))
-            await asyncio.sleep(_FORGET_SECONDS)
-
-    async def probe(self) -> None:
-        """Find out whether the store can be written, at most every few seconds however often it is asked."""
-        if self.clock.monotonic() - self._probed_at < _PROBE_BELIEVED_SECONDS:
-            return
-        self._probed_at = self.clock.monotonic()
-        try:
-            await self._disk.run(self._write_and_remove)
-            await self.ingest.free_bytes()
-            self._store_trouble = None
-        except StoreError as failed:
-            self._store_trouble = f"the store cannot be written ({failed})"
-        self.metrics.captures_open.set(self.ingest.records.count_open(self.clock.now()))
-
-    def notes(self) -> list[str]:
-        """Troubles that a person should know and that do not make the collector unready."""
-        troubles = {"dateFormat": self.layout.trouble, "tokenReview": self.gate.trouble}
-        if self.certificate is not None:
-            troubles["certificate"] = self.certificate.trouble
-        return [f"[!]{name}: {trouble}" for name, trouble in troubles.items() if trouble]
-
-    def _write_and_remove(self) -> None:
-        name = f"probe-{secrets.token_hex(8)}"
-        with self._root.enter((PRIVATE,)) as folder:
-            folder.write(name, b"")
-            folder.remove(name)
+    aggregation_port: int | None = None
 
 
 def build_app(service: Service) -> web.Application:
-    """The collector's whole HTTP surface."""
+    """What is served on the main address."""
+    proxy = TrustedProxy(service.settings.trusted_proxies) if service.settings.trusted_proxies else None
+    identity: Identity = ProxyOrBearer(proxy, service.gate) if proxy is not None else Bearer(service.gate)
     app = web.Application(middlewares=[_answers])
     app.add_routes(service.ingest.routes())
-    app.add_routes(service.reading.routes())
+    app.add_routes(Api(service.holdings, identity, service.settings.limits).routes())
+    app.add_routes(build_pages(_access(service, proxy), title=service.settings.title, clock=service.clock))
+    _add_probes(app, service)
+    return app
+
+
+def build_aggregated_app(service: Service) -> web.Application:
+    """What the API server is served, whose word for the user counts there and nobody else's."""
+    app = web.Application(middlewares=[_answers])
+    app.add_routes(Api(service.holdings, FrontProxy(service.request_headers), service.settings.limits).routes())
     _add_probes(app, service)
     return app
 
@@ -161,34 +77,6 @@ def build_metrics_app(service: Service) -> web.Application:
     app = web.Application(middlewares=[_answers])
     _add_probes(app, service)
     return app
-
-
-@contextlib.asynccontextmanager
-async def running(
-    wanted: CollectorSettings, client: Sender, clock: Clock, metrics: CollectorMetrics
-) -> AsyncIterator[Service]:
-    """Everything but the sockets, for as long as the block lasts.
-
-    Raises:
-        SettingsError: the root cannot be used.
-    """
-    root = await asyncio.to_thread(_open_root, wanted.root)
-    with root:
-        async with (
-            Gate(client, clock, metrics, wanted.limits.review_seconds) as gate,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            service = Service(wanted, gate, root, clock, metrics)
-            stack.push_async_callback(service.close)
-            try:
-                await service.prepare()
-            except StoreError as failed:
-                raise SettingsError(f"the store at {str(wanted.root)!r} cannot be used: {failed}") from failed
-            tasks = await stack.enter_async_context(TaskOwner(_task_failed))
-            tasks.start(service.build_index(), name="build index")
-            tasks.start(service.keep_up(), name="reload files")
-            tasks.start(service.forget(), name="forget records")
-            yield service
 
 
 @contextlib.asynccontextmanager
@@ -204,24 +92,50 @@ async def serve(
     """
     settings.check(wanted)
     async with contextlib.AsyncExitStack() as stack:
-        certificate = None
-        if wanted.tls_cert is not None and wanted.tls_key is not None:
-            certificate = await asyncio.to_thread(Certificate, wanted.tls_cert, wanted.tls_key)
+        # Read before anything is opened: a collector without its key pair does not start.
+        client_ca = wanted.client_ca.read_bytes if wanted.client_ca is not None else None
+        certificate = await _certificate(wanted, client_ca)
         service = await stack.enter_async_context(running(wanted, client, clock, metrics))
-        service.certificate = certificate
-        host, port = await stack.enter_async_context(_served(build_app(service), wanted.listen, service, main=True))
-        metrics_port = None
+        if certificate is not None:
+            service.certificates.append(certificate)
+        app = await asyncio.to_thread(build_app, service)
+        host, port = await stack.enter_async_context(_served(app, wanted.listen, service, certificate, drained=True))
+        metrics_port = aggregation_port = None
         if wanted.metrics_address:
             _, metrics_port = await stack.enter_async_context(
-                _served(build_metrics_app(service), wanted.metrics_address, service, main=False)
+                _served(build_metrics_app(service), wanted.metrics_address, service, None)
+            )
+        if wanted.aggregation_listen:
+            await service.request_headers.refresh(client)
+            aggregated = await _certificate(wanted, service.request_headers.client_ca)
+            assert aggregated is not None
+            service.certificates.append(aggregated)
+            app = await asyncio.to_thread(build_aggregated_app, service)
+            _, aggregation_port = await stack.enter_async_context(
+                _served(app, wanted.aggregation_listen, service, aggregated, most_headers=_MOST_HEADERS_OF_API_SERVER)
             )
         url = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("the collector answers", url=url)
-        yield Served(host, port, url, metrics_port)
+        yield Served(host, port, url, metrics_port, aggregation_port)
+
+
+async def _certificate(wanted: CollectorSettings, client_ca: Callable[[], bytes | None] | None) -> Certificate | None:
+    if wanted.tls_cert is None or wanted.tls_key is None:
+        return None
+    return await asyncio.to_thread(Certificate, wanted.tls_cert, wanted.tls_key, client_ca)
 
 
 @contextlib.asynccontextmanager
-async def _served(app: web.Application, where: str, service: Service, *, main: bool) -> AsyncIterator[tuple[str, int]]:
+async def _served(
+    app: web.Application,
+    where: str,
+    service: Service,
+    certificate: Certificate | None,
+    *,
+    drained: bool = False,
+    most_headers: int = MOST_HEADERS,
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve an application; `drained` lets the uploads under way end first when the block is over."""
     address = parse_address(where)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_END_SECONDS)
     sock = bind(address)
@@ -231,9 +145,10 @@ async def _served(app: web.Application, where: str, service: Service, *, main: b
         listener = Listener(
             sock,
             runner.server,
-            lambda: service.certificate.context if main and service.certificate else None,
+            lambda: certificate.context if certificate is not None else None,
             service.settings.limits,
             service.clock,
+            most_headers=most_headers,
         )
         service.health.add(f"listener {where}", lambda: listener.trouble, live=True)
         try:
@@ -241,10 +156,21 @@ async def _served(app: web.Application, where: str, service: Service, *, main: b
                 host, port = sock.getsockname()[:2]
                 yield ("127.0.0.1" if host in _EVERYWHERE else host), port
         finally:
-            if main:
-                await service.ingest.drain(service.settings.limits.drain_seconds)
+            if drained:
+                await service.ingest.uploads.drain(service.settings.limits.drain_seconds)
     finally:
         await runner.cleanup()
+
+
+def _access(service: Service, proxy: TrustedProxy | None) -> Access:
+    """Who may see the pages: whoever signs in with a token, and whom a trusted proxy names."""
+
+    def library(user: UserInfo) -> LocalLibrary:
+        return LocalLibrary(user, service.holdings)
+
+    secure = service.settings.tls_cert is not None
+    sessions = TokenSessions(SignIn(service.gate, service.clock), library, service.clock, secure=secure)
+    return ProxyAccess(proxy.user, library, otherwise=sessions) if proxy is not None else sessions
 
 
 def _add_probes(app: web.Application, service: Service) -> None:
@@ -294,24 +220,12 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         reply = refusal(Refused(odd.status, "BadRequest", "the request cannot be served"))
     except ConnectionError:
         raise
-    except Exception:  # noqa: BLE001 -- one broken request is answered and logged, it must not end more than itself
+    except Exception as failed:
         _log.exception("a request failed unexpectedly", method=request.method)
+        if request.writer.output_size:
+            raise ConnectionError("an answer had begun, and no second one can be given") from failed
         reply = refusal(Refused(500, "Internal", "the collector failed at this request; its log says why"))
     if not request.content.is_eof() and not reply.prepared:
         # What may still come of the body is not the next request.
         reply.force_close()
     return reply
-
-
-def _open_root(path: Path) -> Directory:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Directory.root(path)
-    except OSError as failed:
-        raise SettingsError(
-            f"the root {str(path)!r} cannot be used ({failed.strerror}): give --root a directory that can be written"
-        ) from failed
-
-
-def _task_failed(name: str, error: BaseException) -> None:
-    _log.error("a task of the collector ended", task=name, error=repr(error)[:500])

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from contextlib import AsyncExitStack
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,12 +29,12 @@ from toe_async.apis.core import (
     decode_subject_access_review,
     decode_token_review,
 )
-from toe_async.apis.kinds import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Kind
+from toe_async.apis.kinds import ARTIFACTS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Kind
 from toe_async.apis.meta import Decoder, encode
 from toe_async.collector.errors import Refused
 from toe_async.kube import requests
 from toe_async.kube.errors import KubeError
-from toe_async.kube.requests import Request
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
@@ -43,20 +43,12 @@ from toe_async.telemetry.metrics import CollectorMetrics
 T = TypeVar("T")
 
 OPERATOR_AUDIENCE = "toe-collector"
-ARTIFACTS_GROUP = "artifacts.toe.run"
 
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]{8,}=*)")
 _MOST_VERDICTS = 10_000
 _MOST_REVIEWS_AT_ONCE = 32
 _REVIEW_TIMEOUT = 5.0
 _log = log.get("collector.auth")
-
-
-class Sender(Protocol):
-    """What is needed of an API server's client."""
-
-    async def send(self, request: Request) -> bytes:
-        """Send one request and return the answer's body; raises KubeError."""
 
 
 def capture_audience(capture_id: str) -> str:
@@ -121,9 +113,14 @@ class Gate:
     async def may(self, user: UserInfo, verb: str, namespace: str, *, name: str = "", subresource: str = "") -> None:
         """Let a user read or delete artifacts of a namespace if RBAC grants it there; raises Refused (403, 503)."""
         attributes = ResourceAttributes(
-            verb=verb, group=ARTIFACTS_GROUP, version="v1alpha1", resource="artifacts", subresource=subresource,
-            namespace=namespace, name=name,
-        )  # fmt: skip
+            verb=verb,
+            group=ARTIFACTS.group,
+            version=ARTIFACTS.version,
+            resource=ARTIFACTS.plural,
+            subresource=subresource,
+            namespace=namespace,
+            name=name,
+        )
         asked = SubjectAccessReview(
             spec=SubjectAccessReviewSpec(
                 resource_attributes=attributes, user=user.username, uid=user.uid, groups=user.groups, extra=user.extra
@@ -131,8 +128,8 @@ class Gate:
         )
         status = (await self._ask(SUBJECT_ACCESS_REVIEWS, encode(asked), decode_subject_access_review)).status
         if status is None or not status.allowed or status.denied:
-            what = f"artifacts/{subresource}" if subresource else "artifacts"
-            raise Refused(403, "Forbidden", f"you may not {verb} {what} of group {ARTIFACTS_GROUP} in this namespace")
+            what = f"{ARTIFACTS.plural}/{subresource}" if subresource else ARTIFACTS.plural
+            raise Refused(403, "Forbidden", f"you may not {verb} {what} of group {ARTIFACTS.group} in this namespace")
 
     async def _who(self, token: str, audience: str) -> UserInfo:
         key = hashlib.sha256(f"{audience}\0{token}".encode()).digest()

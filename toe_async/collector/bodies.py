@@ -5,7 +5,7 @@ whatever its reason, costs no body.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NoReturn
 
 from aiohttp import web
@@ -28,7 +28,7 @@ async def postpone_continue(request: web.Request) -> web.Response | None:
     return reply
 
 
-async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> AsyncIterator[bytes]:
+async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> AsyncGenerator[bytes, None]:
     """Yield the body in pieces of at most the read buffer.
 
     Raises:
@@ -57,6 +57,12 @@ async def pieces(request: web.Request, max_bytes: int, limits: Limits, clock: Cl
         _cut_short(None)
 
 
+def left_over(request: web.Request) -> bytes:
+    """What came of a body before it broke off and `pieces` did not yield any more."""
+    # aiohttp's own reading methods raise what broke the body before they give out what came ahead of it.
+    return request.content._read_nowait(-1)  # noqa: SLF001
+
+
 async def whole(request: web.Request, max_bytes: int, limits: Limits, clock: Clock) -> bytes:
     """Read a small body; raises Refused as `pieces` does."""
     if (request.content_length or 0) > max_bytes:
@@ -65,7 +71,7 @@ async def whole(request: web.Request, max_bytes: int, limits: Limits, clock: Clo
 
 
 async def _go_ahead(request: web.Request) -> None:
-    if "Expect" in request.headers and request.version == HttpVersion11:
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # aiohttp takes written bytes for a begun answer
         await request.writer.drain()

@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from toe_async.apis.meta import Wire
+from toe_async.apis.meta import Decoder, Wire
 from toe_async.collector import paths
 from toe_async.collector.dateformat import DateLayout
 from toe_async.lib.names import is_dns1123_label
 
 LONGEST_LIFE = timedelta(days=7)
+LONGEST_RETENTION_DAYS = 3650
 MOST_LEAVES = 32
 MOST_LABELS = 64
 
@@ -51,6 +51,8 @@ class Registration(Wire, frozen=True, kw_only=True):
     leaves: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=MOST_LEAVES)]
     max_bytes: Annotated[int, Meta(gt=0)]
     expires: datetime
+    retention_days: Annotated[int, Meta(ge=1, le=LONGEST_RETENTION_DAYS)] | None = None
+    """How long the run wants its artifacts kept; None leaves it to the collector."""
 
 
 class Stored(Wire, frozen=True, kw_only=True):
@@ -109,12 +111,15 @@ class Manifest(Wire, frozen=True, kw_only=True, omit_defaults=False):
     reason: str
     trigger: str
     triggered_at: datetime
+    retention_days: int | None = None
+    hold: str = ""
+    """Why it must be kept whatever its age; empty when nothing holds it."""
 
 
-decode_registration = msgspec.json.Decoder(Registration).decode
-decode_completion = msgspec.json.Decoder(Completion).decode
-decode_capture = msgspec.json.Decoder(Capture).decode
-decode_manifest = msgspec.json.Decoder(Manifest).decode
+decode_registration = Decoder(Registration)
+decode_completion = Decoder(Completion)
+decode_capture = Decoder(Capture)
+decode_manifest = Decoder(Manifest)
 
 
 def faults(wanted: Registration, now: datetime) -> str | None:
@@ -162,8 +167,14 @@ def register_again(held: Capture, wanted: Registration) -> Capture | None:
     changes, and neither does a capture that is complete or cancelled.
     """
     old = held.registration
-    same = replace(wanted, leaves=old.leaves, expires=old.expires, max_bytes=old.max_bytes) == old
-    if not same:
+    same = replace(
+        wanted,
+        leaves=old.leaves,
+        expires=old.expires,
+        max_bytes=old.max_bytes,
+        retention_days=old.retention_days,
+    )
+    if same != old:
         return None
     leaves = tuple(dict.fromkeys(old.leaves + wanted.leaves))
     if held.state is not State.OPEN or len(leaves) > MOST_LEAVES:
@@ -179,7 +190,7 @@ def manifest_of(held: Capture, leaf: str, size: int, sha256: str, stored_at: dat
         directory=held.directory, file=paths.file_name(r.pod, r.container, r.id, leaf),
         capture=r.id, namespace=r.namespace, labels=r.labels, run=r.run, run_uid=r.run_uid, kind=r.kind,
         pod=r.pod, pod_uid=r.pod_uid, container=r.container, node=r.node, service=r.service, tool=r.tool,
-        reason=r.reason, trigger=r.trigger, triggered_at=r.triggered_at,
+        reason=r.reason, trigger=r.trigger, triggered_at=r.triggered_at, retention_days=r.retention_days,
     )  # fmt: skip
 
 

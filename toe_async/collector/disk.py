@@ -11,7 +11,9 @@ caller that is cancelled goes on only when its step has ended: no descriptor is 
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
@@ -24,6 +26,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a planted FIFO must not block the open
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_LOCK_SECONDS = 30.0
+_LOCK_LOOK_SECONDS = 0.002
 
 
 class Disk:
@@ -83,7 +87,7 @@ class Directory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+        self.close()
 
     def enter(self, segments: tuple[str, ...], *, create: bool = False) -> "Directory":
         """Open a directory below this one, made where it is missing with `create`.
@@ -107,6 +111,14 @@ class Directory:
         except BaseException:
             os.close(here)
             raise
+
+    def make(self, segments: tuple[str, ...]) -> None:
+        """Make a directory below this one, for good; harmless when it is there."""
+        self.enter(segments, create=True).close()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
 
     def sync(self) -> None:
         """Make the names in this directory last."""
@@ -166,6 +178,39 @@ class Directory:
         """The entries, unordered; valid while the directory is open."""
         with os.scandir(self.fd) as found:
             yield from found
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Be the only one, of all processes, within the block for this name; a file of that name stays.
+
+        Raises:
+            StoreError: somebody else is in it for half a minute.
+        """
+        fd = self._lock_file(name)
+        try:
+            end = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise StoreError("somebody keeps a lock of the store") from None
+                    time.sleep(_LOCK_LOOK_SECONDS)
+            yield
+        finally:
+            os.close(fd)
+
+    def _lock_file(self, name: str) -> int:
+        try:
+            return self.create(name)
+        except FileExistsError:
+            return self.open(name, os.O_RDWR)  # NFS grants an exclusive lock to writers only
+        except OSError as failed:
+            if failed.errno not in _FULL:
+                raise
+            # Whoever wants to make room must not need any: one for all, then.
+            return os.open(".", _DIRECTORY, dir_fd=self.fd)
 
     def free_bytes(self) -> int:
         """What an unprivileged process may still write to this file system."""

@@ -9,6 +9,7 @@ connection, or the last answer, to the end of the next request's headers.
 import asyncio
 import contextlib
 import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from ssl import SSLContext
@@ -25,11 +26,15 @@ from toe_async.lib.tasks import TaskOwner
 from toe_async.telemetry import log
 
 _BACKLOG = 512
-_SWEEP_SECONDS = 5.0
+_SWEEP_SECONDS = 2.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 _LARGEST_HEADER = 16 << 10  # an Authorization header may carry a long token
-_MOST_HEADERS = 64
+MOST_HEADERS = 64
 _READ_BUFFER = 64 << 10
+# Fixed: the kernel would grow it by itself, to megabytes for each of many readers that take nothing, and every growth
+# would look as if the reader had taken something.
+_SEND_BUFFER = 256 << 10
+_RESET = struct.pack("ii", 1, 0)
 _log = log.get("collector.listener")
 
 
@@ -37,7 +42,12 @@ class Connection(web.RequestHandler):
     """One client's connection; it knows since when its peer has taken nothing."""
 
     def __init__(
-        self, manager: web.Server, limits: Limits, clock: Clock, ended: Callable[["Connection"], None]
+        self,
+        manager: web.Server,
+        limits: Limits,
+        clock: Clock,
+        ended: Callable[["Connection"], None],
+        most_headers: int,
     ) -> None:
         super().__init__(
             manager,
@@ -48,7 +58,7 @@ class Connection(web.RequestHandler):
             read_bufsize=_READ_BUFFER,
             max_line_size=_LARGEST_HEADER,
             max_field_size=_LARGEST_HEADER,
-            max_headers=_MOST_HEADERS,
+            max_headers=most_headers,
             access_log=cast("Any", None),
         )
         self._clock, self._ended = clock, ended
@@ -83,6 +93,9 @@ class Connection(web.RequestHandler):
         if self._stuck_since is None and self._wire.is_closing():
             self._stuck_since = self._clock.monotonic()
         if self._stuck_since is not None and self._clock.monotonic() - self._stuck_since > limit:
+            # Without this the kernel would keep what the peer does not take for minutes after we forgot it.
+            with contextlib.suppress(OSError):
+                self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._wire.abort()
 
     def handle_error(
@@ -111,8 +124,11 @@ class Listener:
         tls: Callable[[], SSLContext | None],
         limits: Limits,
         clock: Clock,
+        *,
+        most_headers: int = MOST_HEADERS,
     ) -> None:
         self._sock, self._server, self._tls, self._limits, self._clock = sock, server, tls, limits, clock
+        self._most_headers = most_headers
         self._by_address: Counter[str] = Counter()
         self._connections: dict[Connection, str] = {}
         self._opening: set[socket.socket] = set()
@@ -173,12 +189,13 @@ class Listener:
                 connection.abort_if_stuck(self._limits.idle_seconds)
 
     async def _open(self, sock: socket.socket, host: str) -> None:
-        connection = Connection(self._server, self._limits, self._clock, self._ended)
+        connection = Connection(self._server, self._limits, self._clock, self._ended, self._most_headers)
         self._connections[connection] = host
         self._opening.discard(sock)
         tls = self._tls()
         try:
             sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 sock,

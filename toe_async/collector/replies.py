@@ -29,9 +29,9 @@ def json_reply(status: int, body: Any) -> web.Response:
     return web.Response(status=status, body=encode(body), content_type="application/json", headers=SAFE_HEADERS)
 
 
-def refusal(refused: Refused) -> web.Response:
-    """Answer with an error."""
-    reply = json_reply(refused.status, ErrorBody(refused.message, refused.reason))
+def refusal(refused: Refused, body: Any = None) -> web.Response:
+    """Answer with an error; `body` says it in another API's form."""
+    reply = json_reply(refused.status, body or ErrorBody(refused.message, refused.reason))
     if refused.retry_after is not None:
         reply.headers["Retry-After"] = str(refused.retry_after)
     if refused.size is not None:

@@ -24,12 +24,16 @@ class Limits(Struct, frozen=True, kw_only=True):
     uploads: int = 512
     """Uploads at a time; one holds at most about 384 KiB of memory."""
     uploads_per_capture: int = 256
+    piece_bytes: int = 8 << 20
+    """Largest piece of an upload in pieces, the last one excepted."""
+    reserved_seconds: float = 60.0
+    """How long after its last request the declared rest of an upload in pieces stays set aside."""
     min_free_bytes: int = 64 << 20
     """Kept free for records and manifests: an upload that would go below it is answered 507."""
     review_seconds: float = 10.0
     """How long the API server's word about a token is believed, yes and no alike."""
     reload_seconds: float = 5.0
-    """How often certificate and date layout are looked at."""
+    """How often certificates, date layout and retention are looked at."""
     drain_seconds: float = 15.0
     """How long a stopping collector waits for uploads under way."""
 
@@ -45,13 +49,31 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     listen: str = ":8443"
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    client_ca: Path | None = None
+    """PEM certificates; only clients with a certificate of one of them may connect. None: any client may."""
     insecure_http: bool = False
     """Plain HTTP; only on a loopback address."""
     config_dir: Path | None = None
-    """The mounted ConfigMap; its file `dateFormat` is the layout of the date in storage paths."""
+    """The mounted ConfigMap; its file `dateFormat` is the layout of the date in storage paths, `retention` how long
+    artifacts stay."""
     max_artifact_bytes: int = 2 << 30
+    max_capture_bytes: int | None = None
+    """Of all artifacts of one capture; this and the next three: None is no limit, uploads under way are counted."""
+    max_namespace_bytes: int | None = None
+    max_namespace_artifacts: int | None = None
+    max_store_bytes: int | None = None
     metrics_address: str = ""
     """Where /metrics and the probes answer in plain HTTP besides the main address; empty: nowhere else."""
+    store_url: str = ""
+    """Where artifacts are kept; empty: below `root`, which is needed in any case for what is under way."""
+    aggregation_listen: str = ""
+    """Where the API server reaches us as an aggregated API; empty: it does not."""
+    register_ca: Path | None = None
+    """The CA of our certificate, kept in the APIService's `caBundle`."""
+    trusted_proxies: frozenset[str] = frozenset()
+    """Common names of authenticating proxies whose X-Remote-User is believed on the main address."""
+    title: str = "toe"
+    """What the pages call this collector, the cluster's name for example."""
     limits: Limits = Limits()
 
 
@@ -94,9 +116,10 @@ def check(settings: CollectorSettings) -> None:
     address = parse_address(settings.listen)
     pair = settings.tls_cert, settings.tls_key
     if settings.insecure_http:
-        if pair != (None, None):
+        if (*pair, settings.client_ca) != (None, None, None):
             raise SettingsError(
-                "plain HTTP and a key pair exclude each other: drop --insecure-http or the --tls- flags"
+                "plain HTTP and certificates exclude each other: drop --insecure-http, or --tls-cert, --tls-key and "
+                "--client-ca"
             )
         if not address.loopback:
             raise SettingsError(
@@ -107,3 +130,13 @@ def check(settings: CollectorSettings) -> None:
         raise SettingsError("a key pair is missing: give --tls-cert and --tls-key (or --insecure-http on loopback)")
     if settings.metrics_address:
         parse_address(settings.metrics_address)
+    if settings.aggregation_listen:
+        parse_address(settings.aggregation_listen)
+        if None in pair:
+            raise SettingsError("the API server speaks TLS: give --tls-cert and --tls-key, or no --aggregation-listen")
+    if settings.register_ca is not None and not settings.aggregation_listen:
+        raise SettingsError("--register-ca is for the APIService: give --aggregation-listen too, or neither")
+    if settings.trusted_proxies and settings.client_ca is None and not address.loopback:
+        raise SettingsError(
+            "a proxy is known by its certificate: give --client-ca with --trusted-proxy, or listen on loopback"
+        )

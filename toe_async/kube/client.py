@@ -56,6 +56,14 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     disable_strict_tls: bool = False
 
 
+class Answer(Struct, frozen=True):
+    """The beginning of a good answer whose body is still to come. Header names are read in any case of letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: AsyncIterator[bytes]
+
+
 def load_identity(settings: ClientSettings, environ: Mapping[str, str]) -> Identity:
     """Read who and where we are, as the settings say. Blocks."""
     if settings.kubeconfig is None and environ.get("KUBERNETES_SERVICE_HOST"):
@@ -137,7 +145,13 @@ class Client:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a request whose answer is read piece by piece, at the reader's pace.
+        """Open a request whose answer is read piece by piece, as `open` has it, when only the body counts."""
+        async with self.open(request) as answer:
+            yield answer.pieces
+
+    @asynccontextmanager
+    async def open(self, request: Request) -> AsyncIterator[Answer]:
+        """Open a request whose answer is read piece by piece, at the reader's pace; its status and headers come first.
 
         Never tried again by itself. ``request.timeout`` bounds the whole stream, ``STREAM_SILENCE`` each wait.
         The iterator ends where the answer ends; a stream that is cut or silent raises TransportError.
@@ -156,7 +170,7 @@ class Client:
                     response = await self._open(stack, request, partial(self._http, request, timeout, streams=True))
             except TimeoutError as error:
                 raise TransportError(f"{request}: no answer within {limit:g} s") from error
-            yield Chunks(request, response, deadline)
+            yield Answer(response.status, response.headers, Chunks(request, response, deadline))
 
     @asynccontextmanager
     async def websocket(self, path: str, query: Query = (), protocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
@@ -228,6 +242,7 @@ class Client:
         *,
         streams: bool,
     ) -> Opened[ClientResponse]:
+        headers = {**dict(request.headers), **headers}
         headers["Accept"] = request.accept
         if request.body is not None:
             headers["Content-Type"] = request.content_type

@@ -23,7 +23,10 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 class Request(Struct, frozen=True):
-    """One HTTP request to the API server. ``path`` is percent-quoted already; the query is quoted when sent."""
+    """One HTTP request to the API server. ``path`` is percent-quoted already; the query is quoted when sent.
+
+    ``headers`` are what the verb itself needs, such as Range; who asks and for which type is the client's to say.
+    """
 
     method: Method
     path: str
@@ -32,6 +35,7 @@ class Request(Struct, frozen=True):
     content_type: str = JSON
     accept: str = JSON
     timeout: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a path that could be read as another one.

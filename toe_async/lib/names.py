@@ -26,14 +26,6 @@ def is_dns1123_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
-def dns_name(prefix: str, *parts: str, limit: int = 63) -> str:
-    """Derive a DNS-1123 name: ``prefix-<hash of parts>``; never joins two user-given names, never exceeds ``limit``."""
-    name = f"{prefix}-{digest(*parts, length=min(20, limit - len(prefix) - 1))}"
-    if not is_dns1123_label(name):
-        raise ValueError(f"{name!r} is no DNS-1123 name")
-    return name
-
-
 def safe_segment(text: str, limit: int = 120) -> str:
     """Turn any text into one path segment of at most ``limit`` ASCII characters.
 

@@ -7,41 +7,20 @@ the only error is ProfileError. Encoding is deterministic: the same profile give
 import zlib
 from collections.abc import Iterator
 
-import msgspec
-
+from toe_async.profiles.limits import Limits, inflate
 from toe_async.profiles.model import Frame, Profile, ProfileError, Sample, ValueType
 
 __all__ = ["Limits", "decode", "encode"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_GZIP = b"\x1f\x8b"
 _U64 = (1 << 64) - 1
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decoded profile may cost at most. The defaults hold 20,000 stacks of 40 frames with room to spare.
-
-    At the defaults a hostile file is refused within a second and within 50 MB.
-    """
-
-    inflated_bytes: int = 16 << 20
-    strings: int = 100_000
-    locations: int = 100_000
-    functions: int = 100_000
-    samples: int = 100_000
-    sample_types: int = 32
-    depth: int = 2_048
-    frames: int = 2_000_000
-    """Frames of all distinct stacks together, inlined ones included."""
-    fields: int = 1_500_000
-    """Fields of all messages together, the unknown ones included: bounds the time, at one to two million a second."""
 
 
 def decode(data: bytes, limits: Limits | None = None) -> Profile:
     """Read a profile, gzip or plain. Raises ProfileError for anything else, and for anything over `limits`."""
     limits = limits or Limits()
     try:
-        return _Reader(_inflate(data, limits.inflated_bytes), limits).profile()
+        return _Reader(inflate(data, limits), limits).profile()
     except IndexError as error:  # a read past the end: checked once here, not at every byte
         raise ProfileError("the profile ends in the middle of a field") from error
 
@@ -50,25 +29,6 @@ def encode(profile: Profile) -> bytes:
     """Write a profile as every pprof reader takes it: gzip, without a time stamp in the gzip header."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     return packer.compress(_Writer().profile(profile)) + packer.flush()
-
-
-def _inflate(data: bytes, cap: int) -> bytes:
-    if not data.startswith(_GZIP):
-        if len(data) > cap:
-            raise ProfileError(f"the profile has more than {cap} bytes")
-        return data
-    unzip = zlib.decompressobj(31)
-    try:
-        raw = unzip.decompress(data, cap + 1)
-    except zlib.error as error:
-        raise ProfileError("the gzip stream is damaged") from error
-    if len(raw) > cap:
-        raise ProfileError(f"the profile inflates to more than {cap} bytes")
-    if not unzip.eof:
-        raise ProfileError("the gzip stream ends early")
-    if unzip.unused_data:
-        raise ProfileError("bytes follow the end of the gzip stream")
-    return raw
 
 
 class _Reader:

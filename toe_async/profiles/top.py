@@ -25,8 +25,8 @@ class Top(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
 
 
-def top(profile: Profile, sample_type: str | None = None, limit: int = 10) -> Top:
-    """The `limit` hottest functions, by the values called `sample_type` (see Profile.index_of)."""
+def top(profile: Profile, sample_type: str | None = None, limit: int | None = 10) -> Top:
+    """The `limit` hottest functions (all for None), by the values called `sample_type` (see Profile.index_of)."""
     index = profile.index_of(sample_type)
     flat: Counter[str] = Counter()
     cumulative: Counter[str] = Counter()

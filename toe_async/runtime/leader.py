@@ -12,7 +12,7 @@ not happen twice is protected by names and resourceVersions, never by the lease 
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +20,7 @@ from toe_async.apis.kinds import LEASES
 from toe_async.apis.meta import encode
 from toe_async.kube import requests
 from toe_async.kube.errors import Conflict, KubeError, NotFound
-from toe_async.kube.requests import Request
+from toe_async.kube.sender import Sender
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
@@ -47,13 +47,8 @@ log = logs.get("runtime.leader")
 REQUEST_TIMEOUT: Final = 3.0
 """A request that hangs must leave time for two more before the renew deadline."""
 RELEASE_TIMEOUT: Final = 2.0
-
-
-class Sender(Protocol):
-    """What the elector needs of a client."""
-
-    async def send(self, request: Request) -> bytes:
-        """The body of the good answer; raises KubeError."""
+SHORTEST_TRY: Final = 0.001
+"""A timer may end a tick early; in what is then left of a deadline nothing can be asked, only asked for ever."""
 
 
 class LeaderElector:
@@ -168,7 +163,7 @@ class LeaderElector:
             await asyncio.sleep(max(0.0, wake - self._clock.monotonic()))
             began = self._clock.monotonic()
             left = self._renewed_at + RENEW_DEADLINE - began
-            if left <= 0:
+            if left < SHORTEST_TRY:
                 return
             try:
                 async with asyncio.timeout(left):

@@ -10,14 +10,14 @@ import contextlib
 from collections import deque
 from datetime import datetime
 from itertools import count
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from toe_async.apis.core import Event, EventSource
 from toe_async.apis.kinds import EVENTS
 from toe_async.apis.meta import ObjectMeta, ObjectRef, encode
 from toe_async.kube import requests
 from toe_async.kube.errors import AlreadyExists, ApiError, KubeError, NotFound
-from toe_async.kube.requests import Request
+from toe_async.kube.sender import Sender
 from toe_async.lib.backoff import Backoff
 from toe_async.lib.clock import Clock, rfc3339
 from toe_async.lib.names import digest
@@ -35,13 +35,6 @@ TRIES: Final = 12
 """With the waits between them some 90 s, as long as an API server may take to come back."""
 REQUEST_TIMEOUT: Final = 10.0
 _LONGEST_STEM: Final = 200  # of the 253 characters that an object name may have
-
-
-class Sender(Protocol):
-    """What the recorder needs of a client."""
-
-    async def send(self, request: Request) -> bytes:
-        """The body of the good answer; raises KubeError."""
 
 
 class Recorder:

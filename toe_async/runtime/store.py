@@ -89,14 +89,6 @@ class Store(Generic[T]):
         """
         return tuple(self._tables.indexes[name].get(value, {}).values())
 
-    def index_values(self, name: str) -> tuple[str, ...]:
-        """Return every value that at least one object has under the index.
-
-        Raises:
-            KeyError: the store has no index of that name.
-        """
-        return tuple(self._tables.indexes[name])
-
 
 class Stage(Generic[T]):
     """A new whole state while it is being gathered; nobody reads it before ``StoreWriter.swap``."""

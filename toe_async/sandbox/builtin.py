@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from toe_async.sandbox import crds
+from toe_async.sandbox import apiservices, crds
 from toe_async.sandbox.resources import (
+    APISERVICES,
     CRDS,
+    ENDPOINT_SLICES,
     EVENTS,
     LEASES,
     NAMESPACES,
@@ -61,6 +63,8 @@ def _check_name(resource: Resource, name: str) -> list[Cause]:
     if resource.plural in _ANY_NAME:
         fits = "/" not in name and "%" not in name and name not in {".", ".."}
         return [] if fits else [Cause("FieldValueInvalid", f'Invalid value: "{name}": may not contain \'/\'', "metadata.name")]  # fmt: skip  # noqa: E501
+    if resource is APISERVICES:  # its group and version decide: see its own check
+        return []
     if resource in {NAMESPACES, SERVICES}:
         if re.fullmatch(_LABEL, name) and len(name) <= 63:
             return []
@@ -141,6 +145,24 @@ def _default_secret(obj: JsonObject, _: JsonObject | None) -> None:
             raise bad_request(f"{what}: illegal base64 data") from error
 
 
+def _default_service(obj: JsonObject, old: JsonObject | None) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port.get("port"))
+    if old is None:
+        obj["status"] = {"loadBalancer": {}}
+
+
+def _default_slice(obj: JsonObject, _: JsonObject | None) -> None:
+    obj.setdefault("endpoints", [])
+    for port in obj.setdefault("ports", []) or ():
+        port.setdefault("name", "")
+        port.setdefault("protocol", "TCP")
+
+
 def _default_crd(obj: JsonObject, _: JsonObject | None) -> None:
     crds.default(obj)
 
@@ -150,6 +172,9 @@ _DEFAULTS: dict[tuple[str, str], Callable[[JsonObject, JsonObject | None], None]
     NAMESPACES.storage_key: _default_namespace,
     SECRETS.storage_key: _default_secret,
     CRDS.storage_key: _default_crd,
+    SERVICES.storage_key: _default_service,
+    ENDPOINT_SLICES.storage_key: _default_slice,
+    APISERVICES.storage_key: apiservices.default,
 }
 
 
@@ -164,6 +189,10 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None) -> list[C
             return _check_lease(obj)
         case EVENTS.storage_key:
             return _check_event(obj)
+        case APISERVICES.storage_key:
+            return apiservices.check(obj)
+        case ENDPOINT_SLICES.storage_key:
+            return apiservices.check_slice(obj)
     return []
 
 

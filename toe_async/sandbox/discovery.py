@@ -1,8 +1,10 @@
 """What a server says about itself: groups, resources, versions and OpenAPI, in the forms that kubectl asks for."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from toe_async.sandbox.apiservices import Served
 from toe_async.sandbox.resources import Registry, Resource
 from toe_async.sandbox.status import JsonObject
 
@@ -34,34 +36,48 @@ def version_info() -> JsonObject:
     }
 
 
-def answer(registry: Registry, path: str, accept: str) -> JsonObject | None:
-    """The document at a discovery path; None for a path that is none of them."""
+def answer(registry: Registry, remote: Sequence[Served], path: str, accept: str) -> JsonObject | None:
+    """The document at a discovery path; None for a path that is none of them.
+
+    `remote` is what others serve, in the order of their priorities. What a single version of theirs serves they say
+    themselves: such a path is not answered here.
+    """
     parts = path.strip("/").split("/")
+    versions = _versions(registry, remote)
     match parts:
         case ["version"]:
             return version_info()
         case ["api"] if AGGREGATED in accept:
-            return _aggregated(registry, core=True)
+            return _aggregated(registry, (), core=True)
         case ["apis"] if AGGREGATED in accept:
-            return _aggregated(registry, core=False)
+            return _aggregated(registry, remote, core=False)
         case ["api"]:
             return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         case ["apis"]:
-            groups = [_group(name, held) for name, held in registry.versions().items() if name]
+            groups = [_group(name, held) for name, held in versions.items() if name]
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-        case ["apis", name] if name in registry.versions():
-            return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, registry.versions()[name])}
+        case ["apis", name] if name in versions:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions[name])}
         case ["api", version]:
             return _resource_list(registry, "", version)
         case ["apis", group, version]:
             return _resource_list(registry, group, version)
         case ["openapi", "v3"]:
-            return _openapi_index(registry)
+            return _openapi_index(registry, remote)
         case ["openapi", "v3", "api", version]:
             return _openapi(registry, "", version)
         case ["openapi", "v3", "apis", group, version]:
             return _openapi(registry, group, version)
     return None
+
+
+def _versions(registry: Registry, remote: Sequence[Served]) -> dict[str, list[str]]:
+    found = registry.versions()
+    for one in remote:
+        versions = found.setdefault(one.backend.group, [])
+        if one.backend.version not in versions:
+            versions.append(one.backend.version)
+    return found
 
 
 def _group(name: str, versions: list[str]) -> JsonObject:
@@ -106,19 +122,19 @@ def _resource_list(registry: Registry, group: str, version: str) -> JsonObject |
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}
 
 
-def _aggregated(registry: Registry, *, core: bool) -> JsonObject:
+def _aggregated(registry: Registry, remote: Sequence[Served], *, core: bool) -> JsonObject:
     items = []
-    for name, versions in registry.versions().items():
+    elsewhere = {(one.backend.group, one.backend.version): one for one in remote}
+    for name, versions in _versions(registry, remote).items():
         if bool(name) is core:
             continue
-        served = [
-            {
-                "version": version,
-                "resources": [_aggregated_resource(one) for one in _of(registry, name, version)],
-                "freshness": "Current",
-            }
-            for version in versions
-        ]
+        served = []
+        for version in versions:
+            theirs = elsewhere.get((name, version))
+            ours = [_aggregated_resource(one) for one in _of(registry, name, version)]
+            resources = ours if theirs is None else theirs.resources
+            freshness = "Current" if theirs is None or theirs.fresh else "Stale"
+            served.append({"version": version, "resources": resources, "freshness": freshness})
         items.append({"metadata": {"name": name} if name else {}, "versions": served})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": f"{AGGREGATED}/v2", "metadata": {}, "items": items}
 
@@ -147,11 +163,16 @@ def _aggregated_resource(one: Resource) -> JsonObject:
     return entry
 
 
-def _openapi_index(registry: Registry) -> JsonObject:
+def _openapi_index(registry: Registry, remote: Sequence[Served]) -> JsonObject:
     paths = {}
     for group, versions in registry.versions().items():
         for version in versions:
             at = f"apis/{group}/{version}" if group else f"api/{version}"
+            paths[at] = {"serverRelativeURL": f"/openapi/v3/{at}"}
+    for one in remote:
+        at = f"apis/{one.backend.group}/{one.backend.version}"
+        paths.pop(at, None)
+        if one.openapi:
             paths[at] = {"serverRelativeURL": f"/openapi/v3/{at}"}
     return {"paths": paths}
 

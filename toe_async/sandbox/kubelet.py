@@ -78,6 +78,14 @@ class Kubelet:
         """All pods that run or have run here and still exist."""
         return list(self._pods.values())
 
+    def first_addresses(self, count: int) -> list[str]:
+        """The addresses that the first pods get, in the order in which they start."""
+        return [self._address(number) for number in range(1, count + 1)]
+
+    def _address(self, number: int) -> str:
+        high, low = divmod(number, 254)
+        return f"127.{self._network[0]}.{(self._network[1] + high) % 256}.{low + 1}"
+
     def _note(self, resource: Resource, change: Change) -> None:
         if resource is not PODS:
             return
@@ -96,8 +104,7 @@ class Kubelet:
 
     def _accept(self, item: Item) -> Pod:
         self._addresses += 1
-        high, low = divmod(self._addresses, 254)
-        address = f"127.{self._network[0]}.{(self._network[1] + high) % 256}.{low + 1}"
+        address = self._address(self._addresses)
         namespace = item.key.namespace
 
         def lookup(plural: str, name: str) -> JsonObject | None:

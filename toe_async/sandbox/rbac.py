@@ -160,6 +160,14 @@ BOOTSTRAP_ROLES: dict[str, list[JsonObject]] = {
 }
 """The roles that a fresh cluster has, as far as discovery, kubectl and our manifests lean on them."""
 
+AUTHENTICATION_CONFIG = "extension-apiserver-authentication"
+"""The ConfigMap in kube-system that tells aggregated APIs whose word to take for who asks."""
+
+AUTHENTICATION_READER = [
+    {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [AUTHENTICATION_CONFIG], "verbs": _READ}
+]
+"""The Role `extension-apiserver-authentication-reader` beside it."""
+
 BOOTSTRAP_BINDINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "cluster-admin": (("Group", MASTERS),),
     "system:discovery": (_AUTHENTICATED,),

@@ -127,6 +127,14 @@ CRDS = Resource(
     "customresourcedefinition", "CustomResourceDefinitionList", ("crd", "crds"), ("api-extensions",),
     subresources=("status",), generation=True, unconditional=False,
 )  # fmt: skip
+APISERVICES = Resource(
+    "apiregistration.k8s.io", "v1", "apiservices", "APIService", False, "apiservice", "APIServiceList",
+    categories=("api-extensions",), subresources=("status",), unconditional=False,
+)  # fmt: skip
+ENDPOINT_SLICES = Resource(
+    "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, "endpointslice", "EndpointSliceList",
+    generation=True,
+)  # fmt: skip
 TOKEN_REVIEWS = _review("authentication.k8s.io", "tokenreviews", "TokenReview")
 SELF_REVIEWS = _review("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview")
 ACCESS_REVIEWS = _review("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview")
@@ -138,8 +146,8 @@ NODE_METRICS = Resource("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", Fal
 
 BUILT_IN = (
     CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES, LEASES, ROLES, ROLE_BINDINGS,
-    CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, POLICIES, POLICY_BINDINGS, CRDS, TOKEN_REVIEWS, SELF_REVIEWS, ACCESS_REVIEWS,
-    SELF_ACCESS_REVIEWS, POD_METRICS, NODE_METRICS,
+    CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, POLICIES, POLICY_BINDINGS, CRDS, APISERVICES, ENDPOINT_SLICES,
+    TOKEN_REVIEWS, SELF_REVIEWS, ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, POD_METRICS, NODE_METRICS,
 )  # fmt: skip
 
 

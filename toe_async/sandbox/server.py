@@ -5,6 +5,7 @@ Subresources that reach into pods (log, portforward) and computed resources (met
 """
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -13,8 +14,10 @@ from aiohttp import web
 
 from toe_async.lib.clock import Clock
 from toe_async.sandbox import bodies, discovery, listing, tables
+from toe_async.sandbox.aggregation import Aggregator
 from toe_async.sandbox.apply import Applier, apply
 from toe_async.sandbox.patches import APPLY, BY_TYPE
+from toe_async.sandbox.proxying import is_long_running
 from toe_async.sandbox.rbac import ANONYMOUS, MASTERS, Attributes, User, authorize, refusal
 from toe_async.sandbox.resources import PODS, Resource
 from toe_async.sandbox.reviews import Reviews
@@ -47,12 +50,20 @@ class ApiServer:
     """Answers one request at a time from the store. `connectors` serve subresources, `computed` serves whole groups."""
 
     def __init__(
-        self, verbs: Verbs, tokens: Tokens, clock: Clock, *, bookmark_seconds: float, rng: random.Random
+        self,
+        verbs: Verbs,
+        tokens: Tokens,
+        aggregator: Aggregator,
+        clock: Clock,
+        *,
+        bookmark_seconds: float,
+        rng: random.Random,
     ) -> None:
         self._verbs = verbs
         self._store = verbs.store
         self._registry = verbs.registry
         self._tokens = tokens
+        self._aggregator = aggregator
         self._reviews = Reviews(verbs.store, tokens)
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
@@ -73,13 +84,20 @@ class ApiServer:
             user = self._authenticate(request)
             asked = route(request.method, request.rel_url.raw_path, dict(request.query))
             self._authorize(user, asked)
-            return await self._path(request, asked) if asked.path else await self._resource(request, asked, user)
+            if asked.path:
+                return await self._path(request, asked, user)
+            if (backend := self._aggregator.find(asked.group, asked.version)) is not None:
+                endless = is_long_running(asked.verb, asked.subresource)
+                return await self._aggregator.proxy(request, backend, user, long_running=endless)
+            return await self._resource(request, asked, user)
         except Refusal as refused:
             return _respond(msgspec.json.encode(refused.body()), status=refused.code)
 
     def _authenticate(self, request: web.Request) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if not token:
+        if (certified := _certified(request)) is not None:
+            user = certified
+        elif not token:
             user = ANONYMOUS
         elif scheme.lower() != "bearer":
             raise unauthorized()
@@ -110,12 +128,17 @@ class ApiServer:
             if not authorize(self._store, user, creating).allowed:
                 raise forbidden("", "pods", asked.name, "")
 
-    async def _path(self, request: web.Request, asked: Route) -> web.StreamResponse:
+    async def _path(self, request: web.Request, asked: Route, user: User) -> web.StreamResponse:
+        match asked.path.strip("/").split("/"):
+            case ["apis", group, version] | ["openapi", "v3", "apis", group, version]:
+                if (backend := self._aggregator.find(group, version)) is not None:
+                    return await self._aggregator.proxy(request, backend, user, discovery=True)
         if asked.verb not in {"get", "head"}:
             raise method_not_allowed()
         if asked.path in _HEALTH:
             return web.Response(text="ok")
-        found = discovery.answer(self._registry, asked.path, request.headers.get("Accept", ""))
+        remote = self._aggregator.served()
+        found = discovery.answer(self._registry, remote, asked.path, request.headers.get("Accept", ""))
         if found is None:
             return web.Response(status=404, text="404 page not found\n")
         form = f"application/json;g={discovery.AGGREGATED};v=v2;as=APIGroupDiscoveryList"
@@ -126,7 +149,7 @@ class ApiServer:
         resource = self._registry.find(asked.group, asked.version, asked.resource)
         if resource is None:
             path = request.rel_url.raw_path
-            found = discovery.answer(self._registry, path, "") if request.method == "GET" else None
+            found = discovery.answer(self._registry, (), path, "") if request.method == "GET" else None
             if found is not None:
                 return _respond(msgspec.json.encode(found))
             if asked.group:
@@ -313,6 +336,22 @@ class ApiServer:
 
     def _written(self, request: web.Request, resource: Resource, written: Written) -> web.StreamResponse:
         return self._one(request, resource, written.item, 201 if written.created else 200, written.warnings)
+
+
+def _certified(request: web.Request) -> User | None:
+    """Whom a client certificate names: TLS has verified it. None without one or without a common name."""
+    transport = request.transport
+    held = transport.get_extra_info("peercert") if transport is not None else None
+    if not held or transport is None:
+        return None
+    subject = [pair for relative in held["subject"] for pair in relative]
+    name = next((value for kind, value in subject if kind == "commonName"), "")
+    if not name:
+        return None
+    groups = tuple(value for kind, value in subject if kind == "organizationName")
+    digest = hashlib.sha256(transport.get_extra_info("ssl_object").getpeercert(binary_form=True)).hexdigest()
+    extra = {"authentication.kubernetes.io/credential-id": [f"X509SHA256={digest}"]}
+    return User(name, groups=(*groups, "system:authenticated"), extra=extra)
 
 
 def _context(request: web.Request, user: User) -> Context:

@@ -92,6 +92,28 @@ def _pod_restarts(pod: JsonObject) -> str:
     return str(sum(one.get("restartCount", 0) for one in pod.get("status", {}).get("containerStatuses") or ()))
 
 
+def _apiservice_backend(one: JsonObject) -> str:
+    service = one["spec"].get("service")
+    return f"{service['namespace']}/{service['name']}" if service else "Local"
+
+
+def _apiservice_available(one: JsonObject) -> str:
+    found = [held for held in one.get("status", {}).get("conditions") or () if held["type"] == "Available"]
+    if not found:
+        return "Unknown"
+    status, reason = str(found[0]["status"]), found[0].get("reason")
+    return f"{status} ({reason})" if status != "True" and reason else status
+
+
+def _slice_ports(one: JsonObject) -> str:
+    return ",".join(str(port.get("port", "*")) for port in one.get("ports") or ()) or "<unset>"
+
+
+def _slice_addresses(one: JsonObject) -> str:
+    found = [address for endpoint in one.get("endpoints") or () for address in endpoint["addresses"]]
+    return ",".join(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "") or "<unset>"
+
+
 def _node_status(node: JsonObject) -> str:
     ready = json_path(node, '.status.conditions[?(@.type=="Ready")].status')
     return "Ready" if ready == "True" else "NotReady"
@@ -131,6 +153,17 @@ _BUILT_IN: dict[str, _Cells] = {
     ),
     "configmaps": ((Column("Data", "string", ""), lambda one: len(one.get("data") or {})), (_AGE, "")),
     "customresourcedefinitions": _plain(("Created At", ".metadata.creationTimestamp")),
+    "apiservices": (
+        (Column("Service", "string", ""), _apiservice_backend),
+        (Column("Available", "string", ""), _apiservice_available),
+        (_AGE, ""),
+    ),
+    "endpointslices": (
+        *_plain(("AddressType", ".addressType")),
+        (Column("Ports", "string", ""), _slice_ports),
+        (Column("Endpoints", "string", ""), _slice_addresses),
+        (_AGE, ""),
+    ),
     "validatingadmissionpolicybindings": (*_plain(("PolicyName", ".spec.policyName")), (_AGE, "")),
 }  # fmt: skip
 

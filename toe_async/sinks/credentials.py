@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Coroutine
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +21,7 @@ from toe_async.apis.kinds import SECRETS
 from toe_async.apis.reasons import Reason
 from toe_async.kube import requests
 from toe_async.kube.errors import Forbidden, KubeError, NotFound
-from toe_async.kube.requests import Request
+from toe_async.kube.sender import Sender
 from toe_async.sinks.errors import SinkUnavailable
 from toe_async.sinks.uninterrupted import in_thread
 
@@ -34,13 +34,6 @@ T = TypeVar("T")
 _SOURCE_SECONDS = 20.0  # for a metadata endpoint or STS to answer
 _WORKLOAD = ("container-role", "assume-role-with-web-identity")  # each is put in front, so the last one comes first
 _MACHINE = "iam-role"
-
-
-class Sender(Protocol):
-    """What this folder needs of a connection to the API server."""
-
-    async def send(self, request: Request) -> bytes:
-        """Send a request and return the answer's body; raises KubeError."""
 
 
 class Keys(Struct, frozen=True):

@@ -6,10 +6,10 @@ from typing import Self
 
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, CollectorRef, Receipt, S3Ref, SinkRef
 from toe_async.apis.reasons import Reason
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.sinks.allow import Allowed, Allows, Refused
 from toe_async.sinks.collector import CollectorAccess, CollectorSink
-from toe_async.sinks.credentials import Sender
 from toe_async.sinks.errors import SinkRefused
 from toe_async.sinks.s3 import S3Sink
 from toe_async.sinks.spool import SpoolEntry

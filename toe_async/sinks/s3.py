@@ -10,29 +10,26 @@ listed or deleted: PutObject, GetObject and AbortMultipartUpload on the prefix a
 
 Without the right to list, AWS answers HEAD on a free name with 403, not 404; so 403 counts as "free as far as we can
 tell" and the conditional write decides.
-
-Every request runs as a task of its own to its end, a few seconds longer than a cancelled caller: an upload that was
-just being begun must be known to be aborted, and a part under way could otherwise arrive after the abort. What is left
-then is a process that was killed: the bucket's lifecycle rule AbortIncompleteMultipartUpload is for those.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from toe_async.apis.captures import Receipt, S3Ref
-from toe_async.lib.backoff import Backoff
+from toe_async.kube.sender import Sender
 from toe_async.lib.tasks import TaskOwner
 from toe_async.sinks import keys
 from toe_async.sinks.allow import Allowed
-from toe_async.sinks.credentials import Keys, OperatorIdentity, Sender, keys_in_secret
-from toe_async.sinks.errors import Absent, Denied, Passing, SinkRefused, SinkUnavailable, Taken
+from toe_async.sinks.credentials import Keys, OperatorIdentity, keys_in_secret
+from toe_async.sinks.errors import Absent, Denied, SinkRefused, SinkUnavailable, Taken
+from toe_async.sinks.s3requests import Requests, Translate, create
 from toe_async.sinks.spool import SpoolEntry
-from toe_async.sinks.spoolreader import SpoolReader, reading
-from toe_async.sinks.uninterrupted import in_thread, to_the_end
+from toe_async.sinks.spoolreader import reading
+from toe_async.sinks.uninterrupted import in_thread
 from toe_async.telemetry import log
 
 if TYPE_CHECKING:
@@ -40,27 +37,10 @@ if TYPE_CHECKING:
 
 _log = log.get(__name__)
 
-T = TypeVar("T")
 Connect = Callable[["AioSession", Keys, Allowed], AbstractAsyncContextManager[Any]]
-Translate = Callable[[Exception, str], Exception]
 
-PART = 5 << 20  # the smallest that S3 takes; 4 uploads hold about 60 MB together
-MOST_PARTS = 10_000
-_CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumSHA256", "ChecksumCRC64NVME")
-
-# One request: 5 MiB in 120 s is 43 KiB/s, slower than any link worth waiting for. AWS may take minutes to complete.
-_REQUEST_SECONDS = 120.0
-_COMPLETE_SECONDS = 300.0
 _PROBE_SECONDS = 10.0
-_GRACE_SECONDS = 5.0
-_PART_RETRIES = 3
-_LONGEST_PART_WAIT = 30.0
 _PROBE_NAME = ".toe-probe"
-
-
-def part_size(size: int) -> int:
-    """Return the size of each part but the last, so that no artifact has more parts than S3 allows."""
-    return max(PART, -(-size // MOST_PARTS))
 
 
 class S3Sink:
@@ -122,7 +102,7 @@ class S3Sink:
         raise SinkUnavailable(f"{_where(ref)}: all three names of this artifact are taken", sink_wide=False)
 
     @asynccontextmanager
-    async def _connected(self, ref: S3Ref, allowed: Allowed, namespace: str) -> AsyncIterator["_Requests"]:
+    async def _connected(self, ref: S3Ref, allowed: Allowed, namespace: str) -> AsyncIterator[Requests]:
         connect, translate = await in_thread(_botocore)
         try:
             if allowed.use_operator_identity:
@@ -130,7 +110,7 @@ class S3Sink:
             else:
                 used = await keys_in_secret(self._client, namespace, ref.credentials_secret)
             async with connect(await self._identity.session(), used, allowed) as s3:
-                yield _Requests(self._owner, s3, _where(ref), translate)
+                yield Requests(self._owner, lambda: nullcontext(s3), _where(ref), translate)
         except Denied:
             if allowed.use_operator_identity:
                 self._identity.forget()
@@ -144,40 +124,12 @@ class S3Sink:
             raise translate(error, _where(ref)) from None
 
 
-class _Requests:
-    """One client's requests. Each is a task that outlives a cancelled caller by a bounded grace."""
-
-    def __init__(self, owner: TaskOwner, s3: Any, where: str, translate: Translate) -> None:
-        self.s3, self.where = s3, where
-        self._owner, self._translate = owner, translate
-
-    async def run(self, request: Coroutine[Any, Any, T], seconds: float = _REQUEST_SECONDS) -> T:
-        """Run one request to its end.
-
-        Raises:
-            SinkUnavailable, Taken, Absent: what it came to. Never with the store's own words, nor chained to them.
-        """
-
-        async def limited() -> T:
-            async with asyncio.timeout(seconds):
-                return await request
-
-        task = self._owner.start(limited(), name=f"s3 request to {self.where}")
-        await to_the_end(task, _GRACE_SECONDS)
-        try:
-            return task.result()
-        except Exception as error:  # noqa: BLE001 -- translated, or raised as it is
-            raise self._translate(error, self.where) from None
-
-
 class _Upload:
     """One artifact on its way into one bucket."""
 
-    def __init__(self, requests: _Requests, ref: S3Ref, entry: SpoolEntry) -> None:
-        self._run, self._s3, self._where = requests.run, requests.s3, requests.where
-        self._bucket, self._entry = ref.bucket, entry
+    def __init__(self, requests: Requests, ref: S3Ref, entry: SpoolEntry) -> None:
+        self._requests, self._bucket, self._entry = requests, ref.bucket, entry
         self._metadata = keys.metadata(entry.record, entry.artifact)
-        self._upload_id = ""
         self.names = keys.candidates(ref.prefix, entry.record, entry.artifact)
 
     async def find_mine(self) -> str | None:
@@ -193,10 +145,7 @@ class _Upload:
             return mine
         try:
             async with reading(self._entry) as reader:
-                if self._entry.artifact.size <= PART:
-                    await self._put_whole(key, reader)
-                else:
-                    await self._put_parts(key, reader)
+                await create(self._requests, self._bucket, key, reader, self._metadata)
         except Taken:
             return await self._is_mine(key) or False
         # Some stores check the condition and write in two steps, so that of two writers both may be told "stored".
@@ -207,8 +156,8 @@ class _Upload:
         entry = self._entry
         body = {"uri": f"s3://{self._bucket}/{key}", "capture": entry.record, "artifact": entry.artifact}
         try:
-            await self._run(
-                self._s3.put_object(
+            await self._requests.run(
+                lambda s3: s3.put_object(
                     Bucket=self._bucket,
                     Key=key + keys.MANIFEST_SUFFIX,
                     Body=msgspec.json.format(msgspec.json.encode(body)),
@@ -222,70 +171,17 @@ class _Upload:
     async def _is_mine(self, key: str) -> bool | None:
         """Tell whether the object of this name is this artifact; None when there is none as far as we may see."""
         try:
-            found = await self._run(self._s3.head_object(Bucket=self._bucket, Key=key))
+            found: dict[str, Any] = await self._requests.run(lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
         except (Absent, Denied):
             return None
         same = keys.is_same(found.get("Metadata", {}), self._entry.record, self._entry.artifact)
         return same and found.get("ContentLength") == self._entry.artifact.size
 
-    async def _put_whole(self, key: str, reader: SpoolReader) -> None:
-        body = await reader.read(PART)
-        await self._run(self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", **self._about()))
 
-    async def _put_parts(self, key: str, reader: SpoolReader) -> None:
-        where = {"Bucket": self._bucket, "Key": key}
-        size, parts = part_size(self._entry.artifact.size), list[dict[str, Any]]()
-        try:
-            # The id is kept by the request itself, so that it is known even when its caller was cancelled meanwhile.
-            await self._run(self._create(where))
-            where["UploadId"] = self._upload_id
-            while reader.left:
-                parts.append(await self._put_part(where, len(parts) + 1, await reader.read(size)))
-            complete = self._s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
-            await self._run(complete, _COMPLETE_SECONDS)
-        except BaseException:
-            await self._abort(where)
-            raise
-
-    async def _create(self, where: dict[str, str]) -> None:
-        self._upload_id = (await self._s3.create_multipart_upload(**where, **self._about()))["UploadId"]
-
-    async def _put_part(self, where: dict[str, str], number: int, body: bytes) -> dict[str, Any]:
-        """Send one part, again when its connection is lost: the others need not be sent anew for it."""
-        backoff = Backoff(0.5, 5)
-        while True:
-            try:
-                reply = await self._run(self._s3.upload_part(**where, PartNumber=number, Body=body))
-            except Passing as error:
-                if backoff.failures >= _PART_RETRIES:
-                    raise
-                wait = max(backoff.next(), min(error.retry_after or 0.0, _LONGEST_PART_WAIT))
-            else:
-                sums = {name: reply[name] for name in _CHECKSUMS if name in reply}
-                return {"PartNumber": number, "ETag": reply["ETag"], **sums}
-            await asyncio.sleep(wait)
-
-    async def _abort(self, where: dict[str, str]) -> None:
-        if not self._upload_id:
-            return
-        try:
-            await self._run(self._s3.abort_multipart_upload(**where | {"UploadId": self._upload_id}), _GRACE_SECONDS)
-        except Absent:
-            return  # NoSuchUpload: it was completed or aborted after all
-        except SinkUnavailable as error:
-            _log.warning(
-                "an upload could not be aborted; the bucket's lifecycle rule has to remove it",
-                entry=self._entry.name, why=str(error),
-            )  # fmt: skip
-
-    def _about(self) -> dict[str, Any]:
-        return {"Metadata": self._metadata, "ContentType": "application/octet-stream"}
-
-
-async def _probe(requests: _Requests, ref: S3Ref) -> None:
+async def _probe(requests: Requests, ref: S3Ref) -> None:
     key = f"{keys.clean_prefix(ref.prefix)}/{_PROBE_NAME}".lstrip("/")
     try:
-        reply = await requests.run(requests.s3.get_object(Bucket=ref.bucket, Key=key, Range="bytes=0-0"))
+        reply = await requests.run(lambda s3: s3.get_object(Bucket=ref.bucket, Key=key, Range="bytes=0-0"))
         reply["Body"].close()
     except Absent:
         return

@@ -6,7 +6,7 @@ Imported on first use only: botocore costs 0.2 s and 12 MB.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from socket import AF_UNSPEC, AddressFamily
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -18,6 +18,8 @@ from aiohttp.resolver import ThreadedResolver
 from toe_async.sinks.allow import Allowed
 from toe_async.sinks.credentials import Keys
 from toe_async.sinks.endpoints import never_allowed
+
+Addressing = Literal["auto", "path", "virtual"]
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
@@ -82,8 +84,14 @@ class _GuardedResolver(AbstractResolver):
 
 
 @asynccontextmanager
-async def connect(session: AioSession, keys: Keys, allowed: Allowed) -> AsyncIterator[Any]:
-    """Open a client for one endpoint and one key."""
+async def connect(
+    session: AioSession, keys: Keys, allowed: Allowed, *, addressing: Addressing = "auto", connections: int = 10
+) -> AsyncIterator[Any]:
+    """Open a client for one endpoint and one key.
+
+    `addressing` says where the bucket's name goes; auto is the host at AWS and the path elsewhere. Requests above
+    `connections` wait for each other.
+    """
     aws = allowed.endpoint is None or allowed.endpoint.is_aws
     checksum = "when_supported" if aws and allowed.checksum == "auto" else "when_required"
     config = AioConfig(
@@ -92,7 +100,8 @@ async def connect(session: AioSession, keys: Keys, allowed: Allowed) -> AsyncIte
         retries={"mode": "standard", "total_max_attempts": 1},  # delivery retries; two layers would multiply
         request_checksum_calculation=checksum,
         response_checksum_validation=checksum,
-        s3={"addressing_style": "auto" if aws else "path"},
+        s3={"addressing_style": "path" if addressing == "auto" and not aws else addressing},
+        max_pool_connections=connections,
         signature_version="s3v4",
         ignore_configured_endpoint_urls=True,  # the endpoint was checked; the environment has no say in it
         http_session_cls=_StayingSession,

@@ -3,6 +3,7 @@ put what it was sent into its messages.
 """
 
 import re
+from collections.abc import Mapping
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -29,7 +30,7 @@ CREDENTIAL_CODES = frozenset(
         "AuthorizationHeaderMalformed",
     }
 )
-_ADVICE = {
+ADVICE: Mapping[str, str] = {
     "AccessDenied": "grant PutObject, GetObject and AbortMultipartUpload on the prefix",
     "NoSuchBucket": "make the bucket, or correct spec.s3Config.bucket",
     "PermanentRedirect": "the bucket is in another region; set spec.s3Config.region",
@@ -47,10 +48,13 @@ def code_of(error: ClientError) -> tuple[int, str]:
     return status, code if _CODE.fullmatch(code) and not code.isdigit() else ""
 
 
-def translate(error: Exception, where: str) -> Exception:
-    """Return what to raise instead; what is none of botocore's comes back as it is."""
+def translate(error: Exception, where: str, advice: Mapping[str, str] = ADVICE) -> Exception:
+    """Return what to raise instead; what is none of botocore's comes back as it is.
+
+    `advice` is what a person can do about an error code; that of AccessDenied goes with every 403.
+    """
     if isinstance(error, ClientError):
-        return _answered(error, where)
+        return _answered(error, where, advice)
     if isinstance(error, PartialCredentialsError | CredentialRetrievalError):
         return SinkUnavailable(
             f"{where}: the operator's own S3 identity cannot be had ({type(error).__name__})",
@@ -71,7 +75,7 @@ def translate(error: Exception, where: str) -> Exception:
     return error
 
 
-def _answered(error: ClientError, where: str) -> Exception:
+def _answered(error: ClientError, where: str, advice: Mapping[str, str]) -> Exception:
     status, code = code_of(error)
     if status == 412 or code == "PreconditionFailed":
         return Taken()
@@ -80,8 +84,8 @@ def _answered(error: ClientError, where: str) -> Exception:
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     wait = str(headers.get("retry-after", ""))
     retry_after = float(wait) if wait.isdecimal() and len(wait) < 6 else None
-    advice = _ADVICE.get(code) or (_ADVICE["AccessDenied"] if status == 403 else "")
-    message = f"{where}: the store answers {status} {code}".rstrip() + (f"; {advice}" if advice else "")
+    way_out = advice.get(code) or (advice["AccessDenied"] if status == 403 else "")
+    message = f"{where}: the store answers {status} {code}".rstrip() + (f"; {way_out}" if way_out else "")
     if status >= 500 or status == 429 or code in {"SlowDown", "RequestTimeout"}:
         reason = Reason.STORE_FULL if status == 507 else Reason.UPLOAD_RETRYING
         return Passing(message, reason=reason, retry_after=retry_after)

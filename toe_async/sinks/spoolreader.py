@@ -10,6 +10,8 @@ from toe_async.sinks.errors import SinkRefused
 from toe_async.sinks.spool import SpoolEntry
 from toe_async.sinks.uninterrupted import in_thread
 
+_SKIPPED_AT_ONCE = 1 << 20
+
 
 class SpoolReader:
     """Hands out an artifact's bytes; `left` are still to come. Made by `reading`."""
@@ -18,6 +20,18 @@ class SpoolReader:
         self._entry, self._file = entry, file
         self.left = entry.artifact.size
         self._sha256 = hashlib.sha256()
+
+    async def start_at(self, offset: int) -> None:
+        """Go on from `offset`. What lies before it is read again, so that the check at the end covers every byte.
+
+        Raises:
+            SinkRefused: the disk does not give what was committed to it.
+        """
+        if offset < self._entry.artifact.size - self.left:
+            self._sha256, self.left = hashlib.sha256(), self._entry.artifact.size
+            await in_thread(lambda: self._file.seek(0))
+        while (skip := offset - (self._entry.artifact.size - self.left)) > 0:
+            await self.read(min(skip, _SKIPPED_AT_ONCE))
 
     async def read(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer at the end, none after it. The last ones come only when all is right.

@@ -6,7 +6,7 @@ however things went, and a cancelled caller waits for that. A Secret that a kill
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -17,9 +17,9 @@ from toe_async.apis.meta import ObjectMeta, encode
 from toe_async.apis.reasons import Reason
 from toe_async.kube import requests
 from toe_async.kube.errors import AlreadyExists, ApiError, Forbidden, KubeError, NotFound
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sinks.credentials import Sender
 from toe_async.sinks.errors import SinkUnavailable
 from toe_async.sinks.uninterrupted import to_the_end
 from toe_async.telemetry import log
@@ -27,7 +27,7 @@ from toe_async.telemetry import log
 _log = log.get(__name__)
 
 LIFE_SECONDS = 600  # the shortest that an API server grants
-_OLD_SECONDS = LIFE_SECONDS / 2  # a token older than this is not handed to another upload
+_OLD_SECONDS = LIFE_SECONDS / 2  # a token older than this is not used for another request
 _REQUEST_SECONDS = 15.0
 _GRACE_SECONDS = 5.0
 
@@ -40,6 +40,21 @@ class _Ticket:
         self.made_at = 0.0
 
 
+class Ticket:
+    """The right to upload one capture, from `Tickets.hold`."""
+
+    def __init__(self, fresh: Callable[[], Awaitable[str]]) -> None:
+        self._fresh = fresh
+
+    async def token(self) -> str:
+        """Return a token that lives for some minutes more; an upload of hours asks again for each piece.
+
+        Raises:
+            SinkUnavailable: the API server does not give one; the message says what is missing.
+        """
+        return await self._fresh()
+
+
 class Tickets:
     """Makes and takes back tickets. `owner` outlives every upload."""
 
@@ -49,17 +64,17 @@ class Tickets:
         self._tickets: dict[str, _Ticket] = {}
 
     @asynccontextmanager
-    async def hold(self, capture_id: str) -> AsyncIterator[str]:
-        """Give the token for one capture, for as long as the block lasts.
-
-        Raises:
-            SinkUnavailable: the API server does not give one; the message says what is missing.
-        """
+    async def hold(self, capture_id: str) -> AsyncIterator[Ticket]:
+        """Give the ticket for one capture, for as long as the block lasts."""
         ticket = self._tickets.setdefault(capture_id, _Ticket())
         ticket.holders += 1
-        try:
+
+        async def fresh() -> str:
             await self._to_the_end(self._fill(ticket, capture_id), f"ticket {capture_id}")
-            yield ticket.token
+            return ticket.token
+
+        try:
+            yield Ticket(fresh)
         finally:
             ticket.holders -= 1
             if ticket.holders == 0:

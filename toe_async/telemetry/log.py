@@ -2,7 +2,8 @@
 
 Keys: ``ts level logger msg`` and what the call adds; ContextVars bound by ``structlog.contextvars`` (controller,
 namespace, name, reconcileID, captureID) come by themselves. Control characters never reach the output raw: JSON escapes
-them, and the console renderer gets them escaped, so that no value can forge a line.
+them, and the console renderer gets them escaped, so that no value can forge a line. A traceback holds lines of code and
+the error's own words, never the values of variables, where tokens are; on the console each of its lines is indented.
 """
 
 import logging
@@ -29,7 +30,12 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if format_ == "json"
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), event_key="msg", timestamp_key="ts")
+        else structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(),
+            event_key="msg",
+            timestamp_key="ts",
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -39,8 +45,11 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
         _named,
         _one_line if format_ == "console" else _bounded,
     ]
+    last: list[Processor] = [structlog.processors.format_exc_info]
+    if format_ == "console":
+        last.append(_indented)
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, *last, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -49,7 +58,7 @@ def configure(format_: LogFormat, level: str, stream: TextIO | None = None) -> N
     foreign.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
         )
     )
     root = logging.getLogger()
@@ -75,5 +84,16 @@ def _bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 def _one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     for key, value in _bounded(logger, method, event).items():
         if isinstance(value, str) and not value.isprintable():
-            event[key] = value.encode("unicode_escape").decode("ascii")
+            event[key] = _escaped(value)
     return event
+
+
+def _indented(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if isinstance(traceback := event.get("exception"), str):
+        lines = (line if line.isprintable() else _escaped(line) for line in traceback.split("\n"))
+        event["exception"] = "\n".join(f"    {line}" for line in lines)
+    return event
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")

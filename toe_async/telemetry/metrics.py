@@ -124,6 +124,13 @@ class CollectorMetrics:
         self.bytes = make.counter("toe_collector_bytes_total", "Bytes committed.")
         self.captures_open = make.gauge("toe_collector_captures_open", "Registered captures that still take uploads.")
         self.store_free_bytes = make.gauge("toe_collector_store_free_bytes", "Bytes free in the store.")
+        self.artifacts = make.gauge("toe_collector_artifacts", "Artifacts kept.")
+        self.stored_bytes = make.gauge("toe_collector_stored_bytes", "Bytes of the artifacts kept.")
+        self.held = make.gauge("toe_collector_held_artifacts", "Artifacts that a hold keeps from retention.")
+        self.removed = make.counter("toe_collector_retention_removed_total", "Artifacts that retention removed.")
+        self.removed_bytes = make.counter("toe_collector_retention_removed_bytes_total", "Bytes of those.")
+        self.orphans = make.counter("toe_collector_orphans_removed_total", "Leftovers of crashes that were removed.")
+        self.tidy_errors = make.counter("toe_collector_tidy_errors_total", "Passes, and removals in them, that failed.")
         self.token_reviews = make.counter("toe_collector_token_reviews_total", "Token reviews.", ("result",))
         self.rest_client_requests = make.counter(
             "rest_client_requests_total", "Requests to the API server.", ("code", "method", "host")

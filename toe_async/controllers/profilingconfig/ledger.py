@@ -7,7 +7,7 @@ else overtook is refused by the API server and done again on what is there now. 
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -16,7 +16,8 @@ from toe_async.apis.profilingconfig import ProfilingConfig, decode_profiling_con
 from toe_async.apis.profilingstatus import ProfilingConfigStatus
 from toe_async.controllers.profilingconfig.facts import ConfigKey
 from toe_async.kube.errors import Conflict, NotFound
-from toe_async.kube.requests import Request, get, merge_patch
+from toe_async.kube.requests import get, merge_patch
+from toe_async.kube.sender import Sender
 from toe_async.lib.backoff import Backoff
 
 FIELD_MANAGER = "toe-profilingconfig"
@@ -24,18 +25,6 @@ KINDS: dict[str, Kind] = {kind.group: kind for kind in (PROFILING_CONFIGS, BOLOM
 _TRIES = 12
 
 Step = Callable[[ProfilingConfigStatus], ProfilingConfigStatus]
-
-
-class Sender(Protocol):
-    """Sends one request and returns the body."""
-
-    async def send(self, request: Request) -> bytes:
-        """Return the body of a successful answer, else raise KubeError."""
-
-
-def group_of(api_version: str) -> str:
-    """The API group of an apiVersion."""
-    return api_version.partition("/")[0]
 
 
 def status_patch(

@@ -14,9 +14,9 @@ import msgspec
 
 from toe_async.apis.core import PodUsage, decode_pod_metrics_list
 from toe_async.apis.kinds import POD_METRICS
-from toe_async.controllers.profilingconfig.ledger import Sender
 from toe_async.kube.errors import ApiError, Forbidden, KubeError, NotFound
 from toe_async.kube.requests import list_
+from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner, cancel_and_wait
 from toe_async.telemetry import log

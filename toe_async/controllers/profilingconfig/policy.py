@@ -11,9 +11,9 @@ from collections.abc import Callable
 import msgspec
 
 from toe_async.apis.kinds import POLICIES, POLICY_BINDINGS
-from toe_async.controllers.profilingconfig.ledger import Sender
 from toe_async.kube.errors import Forbidden, KubeError, NotFound
 from toe_async.kube.requests import get
+from toe_async.kube.sender import Sender
 from toe_async.telemetry import log
 
 POLICY_NAME = "toe-profilingconfig-author"

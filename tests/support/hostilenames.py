@@ -1,0 +1,61 @@
+"""Fifty names that a profile may carry and that no page may act on, each with the rule that it tries to break."""
+
+__all__ = ["HOSTILE_NAMES"]
+
+HOSTILE_NAMES: tuple[str, ...] = (
+    # ways out of the block that the data is in
+    "</script><script>alert(1)</script>",
+    "</SCRIPT ><img src=x onerror=alert(2)>",
+    "<!--<script>",
+    "--></script><script>alert(3)//",
+    "]]><script>alert(4)</script>",
+    "</noscript><script>alert(5)</script>",
+    "</title><svg onload=alert(6)>",
+    "</style><img src=x onerror=alert(7)>",
+    "</textarea><script>alert(8)</script>",
+    "</table><iframe srcdoc='<script>parent.alert(9)</script>'>",
+    # markup that runs by itself
+    "<img src=x onerror=alert(10)>",
+    "<img src=https://outside.test/pixel.png>",
+    "<svg/onload=alert(11)>",
+    "<svg><script href=https://outside.test/a.js></script></svg>",
+    "<body onload=alert(12)>",
+    "<iframe src=javascript:alert(13)>",
+    "<object data=javascript:alert(14)>",
+    "<embed src=//outside.test/x.swf>",
+    "<link rel=stylesheet href=//outside.test/x.css>",
+    "<style>@import '//outside.test/y.css'</style>",
+    "<meta http-equiv=refresh content='0;url=//outside.test/'>",
+    "<base href=//outside.test/>",
+    "<form action=//outside.test/><button autofocus onfocus=alert(15)>",
+    "<details open ontoggle=alert(16)>",
+    "<video><source onerror=alert(17)></video>",
+    "<math><mi xlink:href='javascript:alert(18)'>",
+    "<a href='javascript:alert(19)' autofocus onfocus=alert(20)>",
+    # attributes, addresses and scripts
+    '" onmouseover="alert(21)',
+    "' onfocus='alert(22)' autofocus='",
+    "` onerror=alert(23) `",
+    "javascript:alert(24)",
+    "data:text/html,<script>alert(25)</script>",
+    "');alert(26);//",
+    '";alert(27);//',
+    "\\u003cscript\\u003ealert(28)\\u003c/script\\u003e",
+    "&lt;script&gt;alert(29)&lt;/script&gt;",
+    "&#60;img src=x onerror=alert(30)&#62;",
+    # templates
+    "{{constructor.constructor('alert(31)')()}}",
+    "${alert(32)}",
+    "<%= 7 * 7 %>",
+    "{{DATA}}",
+    "{{SCRIPT}}",
+    # characters
+    "line\u2028separator\u2029paragraph",
+    "nul\x00bell\x07escape\x1b[31m",
+    "\u202egnp.exe\u2066isolate",
+    "\ufeffmark\ufffe\uffff",
+    "__proto__",
+    "constructor",
+    "مرحبا بالعالم עולם 日本語 🔥👩‍👩‍👧",
+    "long" * 2_500,
+)
