@@ -91,4 +91,5 @@ async def test_every_201_has_its_file_after_kill_9_at_any_call(start: Start, tmp
     async with asyncio.TaskGroup() as group:
         for kill_at in points:
             group.create_task(point(kill_at))
-    assert killed >= len(points) - 5, "the number of calls may vary by a few, no more"
+    # How many calls a run needs varies by one or two in a hundred: the last points then lie behind its end.
+    assert killed >= len(points) - max(5, len(points) // 50)
