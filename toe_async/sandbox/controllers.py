@@ -7,10 +7,10 @@ Work is noted synchronously with each change and deduplicated, so it is bounded 
 found through an index, never by a search through the store.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from toe_async.sandbox.pending import Pending
 from toe_async.sandbox.resources import CRDS, NAMESPACES, SERVICE_ACCOUNTS, Resource
 from toe_async.sandbox.status import JsonObject, Refusal
 from toe_async.sandbox.store import Change, Item, Key
@@ -35,42 +35,30 @@ class Controllers:
     def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
         self._store = verbs.store
-        self._todo: dict[_Work, None] = {}
+        self._pending: Pending[_Work] = Pending()
         self._dependents: dict[str, dict[_Place, None]] = {}
-        self._woken = asyncio.Event()
         self._store.listeners.append(self._note)
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            while self._todo:
-                work = next(iter(self._todo))
-                del self._todo[work]
-                self._do(work)
-                await asyncio.sleep(0)
+        await self._pending.run(self._do)
 
     def _note(self, resource: Resource, change: Change) -> None:
         key, meta = change.item.key, change.item.obj["metadata"]
         self._index(resource, change)
         if resource is NAMESPACES and change.type != "DELETED":
-            self._add(_Work("empty" if "deletionTimestamp" in meta else "populate", resource, key))
+            self._pending.add(_Work("empty" if "deletionTimestamp" in meta else "populate", resource, key))
         if change.type == "DELETED":
             if meta["uid"] in self._dependents:
-                self._add(_Work("collect", resource, key, meta["uid"]))
+                self._pending.add(_Work("collect", resource, key, meta["uid"]))
             if resource is CRDS:
-                self._add(_Work("undefine", resource, key))
+                self._pending.add(_Work("undefine", resource, key))
             if key.namespace:
-                self._add(_Work("empty", NAMESPACES, Key("", key.namespace)))
+                self._pending.add(_Work("empty", NAMESPACES, Key("", key.namespace)))
             for one in meta.get("ownerReferences") or ():
                 self._revisit(one, key.namespace)
         elif "deletionTimestamp" in meta and _PROPAGATION & {*(meta.get("finalizers") or ())}:
-            self._add(_Work("propagate", resource, key))
-
-    def _add(self, work: _Work) -> None:
-        self._todo[work] = None
-        self._woken.set()
+            self._pending.add(_Work("propagate", resource, key))
 
     def _index(self, resource: Resource, change: Change) -> None:
         place = (resource.storage_key, change.item.key)
@@ -87,7 +75,7 @@ class Controllers:
         """A dependent went: an owner that waits for its dependents may be free now."""
         found = self._owner(reference, namespace)
         if found is not None and "deletionTimestamp" in found[1].obj["metadata"]:
-            self._add(_Work("propagate", found[0], found[1].key))
+            self._pending.add(_Work("propagate", found[0], found[1].key))
 
     def _do(self, work: _Work) -> None:
         match work.kind:

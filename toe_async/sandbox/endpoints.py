@@ -4,10 +4,10 @@ A Service without a selector is left alone: whoever made it writes its slices. U
 may be loopback ones, because the sandbox's pods have no others.
 """
 
-import asyncio
 from itertools import zip_longest
 
 from toe_async.sandbox.apiservices import SERVICE_LABEL
+from toe_async.sandbox.pending import Pending
 from toe_async.sandbox.resources import ENDPOINT_SLICES, PODS, SERVICES, Resource
 from toe_async.sandbox.status import JsonObject, Refusal
 from toe_async.sandbox.store import Change, Item, Key
@@ -75,32 +75,20 @@ class Endpoints:
     def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
         self._store = verbs.store
-        self._todo: dict[Key, None] = {}
-        self._woken = asyncio.Event()
+        self._pending: Pending[Key] = Pending()
         self._store.listeners.append(self._note)
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            while self._todo:
-                key = next(iter(self._todo))
-                del self._todo[key]
-                self._sync(key)
-                await asyncio.sleep(0)
+        await self._pending.run(self._sync)
 
     def _note(self, resource: Resource, change: Change) -> None:
         if resource is SERVICES:
-            self._add(change.item.key)
+            self._pending.add(change.item.key)
         elif resource is PODS:
             for key in self._store.collection(SERVICES).items:
                 if key.namespace == change.item.key.namespace:
-                    self._add(key)
-
-    def _add(self, key: Key) -> None:
-        self._todo[key] = None
-        self._woken.set()
+                    self._pending.add(key)
 
     def _sync(self, key: Key) -> None:
         service = self._store.get(SERVICES, key)
