@@ -129,8 +129,7 @@ async def test_a_second_sender_ends_the_first_and_goes_on_from_its_offset(
     """The first one hangs on a dead connection, as after a failover of its network; nobody waits for it."""
     async with rigged(api, tmp_path, Cut(MIB, How.STALL)) as rig:
         first = asyncio.get_running_loop().create_task(rig.sink.store(entry))
-        while not rig.proxy.happened:
-            await asyncio.sleep(0.01)
+        await rig.proxy.cut.wait()
         await rig.sink.store(entry)
         assert rig.proxy.sent <= entry.artifact.size + PIECE + 64 * 1024
         with pytest.raises(SinkUnavailable, match="409 Superseded"):
@@ -151,8 +150,7 @@ async def test_a_cancelled_capture_ends_its_upload_for_good(api: FakeApi, tmp_pa
     """The operator's DELETE: the token is refused at once and the parts are removed."""
     async with rigged(api, tmp_path, Cut(MIB, How.STALL)) as rig:
         upload = asyncio.get_running_loop().create_task(rig.sink.store(entry))
-        while not rig.proxy.happened:
-            await asyncio.sleep(0.01)
+        await rig.proxy.cut.wait()
         operator = collectorhttp.CollectorHTTP(f"http://127.0.0.1:{rig.proxy.upstream}", None)
         async with operator:
             token = (tmp_path / "token").read_text().strip()
@@ -168,8 +166,7 @@ async def test_a_collector_that_is_restarted_goes_on_where_it_was(
 ) -> None:
     async with rigged(api, tmp_path, Cut(MIB + 1000, How.STALL)) as before:
         upload = asyncio.get_running_loop().create_task(before.sink.store(entry))
-        while not before.proxy.happened:
-            await asyncio.sleep(0.01)
+        await before.proxy.cut.wait()
         upload.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upload
@@ -219,8 +216,7 @@ async def test_damage_in_the_spool_is_found_behind_the_offset_too(
     """What the collector has already is read again and counted into the digest."""
     async with rigged(api, tmp_path, Cut(MIB, How.STALL)) as rig:
         upload = asyncio.get_running_loop().create_task(rig.sink.store(entry))
-        while not rig.proxy.happened:
-            await asyncio.sleep(0.01)
+        await rig.proxy.cut.wait()
         upload.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upload

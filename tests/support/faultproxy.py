@@ -35,6 +35,8 @@ class FaultProxy:
         self.upstream = upstream
         self.sent = 0
         self.happened = 0
+        self.cut = asyncio.Event()
+        """Set once the first cut was made."""
         self._cuts = deque(sorted(cuts))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,6 +78,7 @@ class FaultProxy:
                 continue
             how = self._cuts.popleft().how
             self.happened += 1
+            self.cut.set()
             if how is How.MUTE:
                 muted.set()
                 upstream.write(piece[len(passed) :])

@@ -35,6 +35,11 @@ class Kind(Struct, frozen=True):
         """`plural.group`: the CustomResourceDefinition's name, and how messages name the resource."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def api_service(self) -> str:
+        """`version.group`: the name of the APIService by which an API server has the kind served elsewhere."""
+        return f"{self.version}.{self.group}"
+
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
         """The URL path of a collection, an object or its subresource.
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from toe_async.apis.crd import all_crds
 from toe_async.apis.kinds import (
     API_SERVICES,
+    ARTIFACTS,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CRDS,
@@ -23,7 +24,6 @@ from toe_async.apis.kinds import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from toe_async.collector.registration import API_SERVICE
 from toe_async.kube.client import Client
 from toe_async.kube.errors import AlreadyExists
 from toe_async.kube.requests import create, get
@@ -114,7 +114,7 @@ def _write(folder: Path, pair: KeyPair, authority: bytes) -> None:
 async def _registered(client: Client) -> None:
     """Wait until the API server reaches the collector."""
     while True:
-        raw = await client.send(get(API_SERVICES, None, API_SERVICE))
+        raw = await client.send(get(API_SERVICES, None, ARTIFACTS.api_service))
         conditions = msgspec.json.decode(raw).get("status", {}).get("conditions", ())
         if any(one["type"] == "Available" and one["status"] == "True" for one in conditions):
             return

@@ -17,7 +17,7 @@ from toe_async.kube.errors import KubeError, NotFound
 from toe_async.kube.sender import Sender
 from toe_async.telemetry import log
 
-API_SERVICE = f"{ARTIFACTS.version}.{ARTIFACTS.group}"
+_NAME = ARTIFACTS.api_service
 _LOOK_SECONDS = 60.0
 _LARGEST_CA = 1 << 20
 _log = log.get("collector.registration")
@@ -48,18 +48,18 @@ class Registration:
         """Enter the CA if another one, or none, is there; never raises."""
         try:
             wanted = base64.b64encode(await asyncio.to_thread(self._read)).decode()
-            raw = await self._client.send(requests.get(API_SERVICES, None, API_SERVICE))
+            raw = await self._client.send(requests.get(API_SERVICES, None, _NAME))
             if msgspec.json.decode(raw, type=_ApiService).spec.ca_bundle != wanted:
                 body = encode({"spec": {"caBundle": wanted}})
                 await self._client.send(
-                    requests.merge_patch(API_SERVICES, None, API_SERVICE, body, field_manager="toe-collector")
+                    requests.merge_patch(API_SERVICES, None, _NAME, body, field_manager="toe-collector")
                 )
-                _log.info("the CA is entered", apiservice=API_SERVICE)
+                _log.info("the CA is entered", apiservice=_NAME)
             self.trouble = None
         except NotFound:
-            self._failed(f"APIService {API_SERVICE} does not exist; apply deploy/program for `kubectl get artifacts`")
+            self._failed(f"APIService {_NAME} does not exist; apply deploy/program for `kubectl get artifacts`")
         except (KubeError, msgspec.MsgspecError) as failed:
-            self._failed(f"the CA cannot be entered into APIService {API_SERVICE}: {str(failed)[:300]}")
+            self._failed(f"the CA cannot be entered into APIService {_NAME}: {str(failed)[:300]}")
         except (OSError, ValueError) as failed:
             self._failed(f"{self._ca} holds no CA certificate ({failed}); it is ca.crt of Secret toe-collector-tls")
 

@@ -13,8 +13,6 @@ from toe_async.kube.errors import (
     UntrustedServer,
 )
 
-API_SERVICE = f"{ARTIFACTS.version}.{ARTIFACTS.group}"
-
 
 def refused(error: KubeError) -> Refused:
     """The refusal that a failed request stands for; its status is what exit codes are made of (exits.code_of)."""
@@ -23,7 +21,7 @@ def refused(error: KubeError) -> Refused:
             return Refused(
                 404,
                 "NotServed",
-                f"the collector's API is not registered here: there is no APIService {API_SERVICE}; "
+                f"the collector's API is not registered here: there is no APIService {ARTIFACTS.api_service}; "
                 "deploy the collector, or choose another --context",
             )
         case ApiError(status=502 | 503 | 504, reason="Unknown"):  # not the collector's words, hence the way to it
@@ -31,7 +29,7 @@ def refused(error: KubeError) -> Refused:
                 503,
                 "Unavailable",
                 "the API server cannot reach the collector; "
-                f"`kubectl get apiservice {API_SERVICE}` and the collector's pod tell why",
+                f"`kubectl get apiservice {ARTIFACTS.api_service}` and the collector's pod tell why",
             )
         case Unauthorized():
             return Refused(401, error.reason, f"the API server does not accept the kubeconfig's user: {error.message}")
