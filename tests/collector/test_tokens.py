@@ -3,6 +3,7 @@
 The columns are what the calls of an uploader and those of the operator answer; a right credential is none of the rows.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -149,6 +150,10 @@ def bearing(token: str) -> dict[str, str]:
 
 @pytest.fixture
 async def registered(collector: Collector) -> Collector:
+    """Two captures, and a store in which nothing happens by itself: the janitor's first pass makes a folder of its own."""
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread((collector.root / ".toe" / "orphans").exists):
+            await asyncio.sleep(0.001)
     for capture in (CAPTURE, OTHER):
         assert (await collector.register(id=capture))[0] == 201
     return collector

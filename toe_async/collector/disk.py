@@ -218,6 +218,18 @@ class Directory:
         return room.f_bavail * room.f_frsize
 
 
+def remove_empty(root: Directory, directory: tuple[str, ...]) -> None:
+    """Remove a folder if it is empty, then the one above if it is empty by that, and so on below the root. Blocks."""
+    for depth in range(len(directory), 0, -1):
+        try:
+            with root.enter(directory[: depth - 1]) as above:
+                os.rmdir(directory[depth - 1], dir_fd=above.fd)
+        except FileNotFoundError:
+            continue  # somebody else was faster, and may not have come to the one above
+        except OSError:
+            return  # in use, or not ours to remove
+
+
 def write_all(fd: int, content: bytes | bytearray | memoryview) -> None:
     """Write everything; the kernel may take it in pieces."""
     view = memoryview(content)

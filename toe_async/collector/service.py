@@ -8,11 +8,9 @@ from pathlib import Path
 from toe_async.collector.api.frontproxy import RequestHeaderConfig
 from toe_async.collector.api.local import Holdings
 from toe_async.collector.api.rights import Rights
-from toe_async.collector.artifacts import Artifacts
 from toe_async.collector.auth import Gate
 from toe_async.collector.captures import Manifest
 from toe_async.collector.catalog.catalog import Catalog, open_catalog
-from toe_async.collector.catalog.folders import TidyStore
 from toe_async.collector.catalog.janitor import Janitor
 from toe_async.collector.catalog.orphans import Orphans
 from toe_async.collector.catalog.policy import Policies
@@ -64,10 +62,8 @@ class Service:
         self.settings, self.clock, self.metrics, self.gate = wanted, clock, metrics, gate
         self.health, self.layout, self._policies = Health(), Layout(wanted.config_dir), Policies(wanted.config_dir)
         self.store, self._catalog = store, catalog
-        # Folders are only where a directory is the store.
-        artifacts: Artifacts = TidyStore(store, root, disk) if isinstance(store, DirectoryStore) else store
         rights = Rights(gate, clock, wanted.limits.review_seconds)
-        self.holdings = Holdings(catalog=catalog, artifacts=artifacts, renderer=renderer, rights=rights, clock=clock)
+        self.holdings = Holdings(catalog=catalog, artifacts=store, renderer=renderer, rights=rights, clock=clock)
         self.request_headers = RequestHeaderConfig(clock)
         self.registration = Registration(client, wanted.register_ca) if wanted.register_ca is not None else None
         self.certificates: list[Certificate] = []
@@ -77,7 +73,7 @@ class Service:
             root=root,
             disk=disk,
             layout=self.layout,
-            artifacts=artifacts,
+            artifacts=store,
             usage=self._usage,
             told=self._stored,
             clock=clock,
@@ -88,7 +84,7 @@ class Service:
             if isinstance(store, DirectoryStore)
             else S3Orphans(store, clock)
         )
-        self._janitor = Janitor(catalog, artifacts, self._policies, clock, self._orphans)
+        self._janitor = Janitor(catalog, store, self._policies, clock, self._orphans)
         self._store_trouble: str | None = None
         self._ended: str | None = None
         self._probed_at = float("-inf")
@@ -107,7 +103,7 @@ class Service:
 
     def start(self, tasks: TaskOwner, client: Sender) -> None:
         """Begin everything that goes on by itself."""
-        tasks.start(self._catalog.keep(self.holdings.artifacts), name="catalog")
+        tasks.start(self._catalog.keep(self.store), name="catalog")
         tasks.start(self._keep_up(), name="reload files")
         tasks.start(self._tidy(), name="tidy")
         if self.settings.aggregation_listen:
@@ -197,7 +193,7 @@ class Service:
     async def _stored(self, manifest: Manifest) -> None:
         # As it is now: it may have been deleted since, or taken under hold.
         async with self._catalog.changing(manifest.namespace, manifest.name):
-            held = await self.holdings.artifacts.find(manifest.directory, manifest.file)
+            held = await self.store.find(manifest.directory, manifest.file)
             if held is not None:
                 await self._catalog.add([held])
 

@@ -28,7 +28,8 @@ from msgspec.structs import replace
 
 from toe_async.apis.meta import encode
 from toe_async.collector.captures import Manifest, decode_manifest
-from toe_async.collector.disk import Directory, Disk
+from toe_async.collector.disk import Directory, Disk, remove_empty
+from toe_async.collector.errors import StoreError
 from toe_async.collector.parts import DRAFT, FOLDER, PART, Part, abandoned
 from toe_async.collector.paths import MANIFEST_SUFFIX
 from toe_async.collector.records import PRIVATE
@@ -39,6 +40,7 @@ _LARGEST_MANIFEST = 256 << 10
 _PIECE = 1 << 20
 _DEEPEST = 16
 _SCANNED_AT_ONCE = 250
+_TRIES = 10
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """Also when a link stands in the way: what lies behind it is none of ours."""
 _LOCKS = (PRIVATE, "locks")
@@ -68,7 +70,17 @@ class DirectoryStore:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def commit(self, part: Part, manifest: Manifest) -> Manifest:
-        """Store a finished upload, or find out what is stored under its name."""
+        """Store a finished upload, or find out what is stored under its name.
+
+        A deletion takes away the folders that it leaves empty. That can meet a commit between the making of a folder
+        and the link of its first file: it fails with ENOENT then, with nothing of it visible, and is done again.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._disk.run(lambda: self._commit(part, manifest))
+            except StoreError as failed:
+                if not isinstance(failed.__cause__, FileNotFoundError):
+                    raise
         return await self._disk.run(lambda: self._commit(part, manifest))
 
     async def rewrite(self, manifest: Manifest) -> None:
@@ -83,9 +95,10 @@ class DirectoryStore:
     async def delete(self, manifest: Manifest) -> None:
         """Remove an artifact for good: its bytes first, so that nothing is left that looks stored and is not.
 
-        Another one that was stored under its name since stays.
+        Another one that was stored under its name since stays. The folders that held nothing else go with it.
         """
         await self._disk.run(lambda: self._delete(manifest))
+        await self._disk.run(lambda: remove_empty(self._root, manifest.directory))
 
     async def free_bytes(self) -> int:
         """What the file system still takes."""

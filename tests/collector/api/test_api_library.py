@@ -16,10 +16,10 @@ from toe_async.collector.api.options import DeleteOptions
 from toe_async.collector.api.rights import Rights
 from toe_async.collector.api.tables import age, size
 from toe_async.collector.captures import Manifest
-from toe_async.collector.catalog.folders import TidyStore
 from toe_async.collector.disk import Directory, Disk
 from toe_async.collector.errors import Refused
 from toe_async.collector.library import Library
+from toe_async.collector.storage import DirectoryStore
 
 NAME = "aaaaaaaaaa-heap.pprof"
 
@@ -146,7 +146,7 @@ async def test_an_upload_that_comes_again_right_after_its_deletion_is_listed(ful
     gone = await full.keep(0)
     again = replace(gone, stored_at=gone.stored_at + timedelta(hours=1))
 
-    class Reborn(TidyStore):
+    class Reborn(DirectoryStore):
         async def delete(self, manifest: Manifest) -> None:
             await super().delete(manifest)
             await asyncio.to_thread(put_on_disk, full.root, again, b"bytes 0")
@@ -154,7 +154,7 @@ async def test_an_upload_that_comes_again_right_after_its_deletion_is_listed(ful
 
     disk = Disk()
     with Directory.root(full.root) as root:
-        artifacts = Reborn(full.holdings.artifacts, root, disk)
+        artifacts = Reborn(root, disk)
         await LocalLibrary(UserInfo(username="ada"), replace(full.holdings, artifacts=artifacts)).delete("shop", NAME)
         await disk.close()
     assert await full.names() == [NAME]

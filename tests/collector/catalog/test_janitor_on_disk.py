@@ -14,7 +14,6 @@ from toe_async.apis.meta import encode
 from toe_async.collector import captures
 from toe_async.collector.captures import Manifest
 from toe_async.collector.catalog import Catalog, open_catalog
-from toe_async.collector.catalog.folders import TidyStore
 from toe_async.collector.catalog.janitor import Janitor
 from toe_async.collector.catalog.orphans import Orphans
 from toe_async.collector.catalog.policy import Policies
@@ -33,7 +32,7 @@ WEEK = timedelta(days=7)
 class Rig:
     path: Path
     clock: SetClock
-    store: TidyStore
+    store: DirectoryStore
     parts: Parts
     catalog: Catalog
     janitor: Janitor
@@ -59,11 +58,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     disk, clock, policies = Disk(), SetClock(datetime.now(UTC)), Policies(None)
     policies.current = Retention(RetentionPolicy(age=WEEK))
     with Directory.root(tmp_path) as root:
-        inner, parts, records = DirectoryStore(root, disk), Parts(root, disk), Records(root, disk)
-        await inner.recover()
+        store, parts, records = DirectoryStore(root, disk), Parts(root, disk), Records(root, disk)
+        await store.recover()
         await parts.recover()
         await records.load()
-        store, orphans = TidyStore(inner, root, disk), Orphans(root, disk, inner, records, clock)
+        orphans = Orphans(root, disk, store, records, clock)
         async with open_catalog(tmp_path / ".toe" / "index.sqlite", disk, clock) as catalog:
             await catalog.build(store)
             yield Rig(tmp_path, clock, store, parts, catalog, Janitor(catalog, store, policies, clock, orphans))

@@ -23,8 +23,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from toe_async.collector.captures import State
-from toe_async.collector.catalog.folders import remove_empty
-from toe_async.collector.disk import Directory, Disk
+from toe_async.collector.disk import Directory, Disk, remove_empty
 from toe_async.collector.errors import StoreError
 from toe_async.collector.parts import DRAFT, PART, abandoned, parse
 from toe_async.collector.parts import FOLDER as PARTS

@@ -12,9 +12,8 @@ from tests.collector.rig import capture_id, registration
 from toe_async.apis.meta import encode
 from toe_async.collector import captures
 from toe_async.collector.captures import Manifest
-from toe_async.collector.catalog.folders import TidyStore, remove_empty
 from toe_async.collector.dateformat import DateLayout
-from toe_async.collector.disk import Directory, Disk
+from toe_async.collector.disk import Directory, Disk, remove_empty
 from toe_async.collector.errors import StoreError
 from toe_async.collector.parts import Part, Parts
 from toe_async.collector.storage import DirectoryStore
@@ -26,7 +25,7 @@ class Rig:
     def __init__(self, path: Path, root: Directory) -> None:
         self.path, self.root, self.disk = path, root, Disk()
         self.parts = Parts(root, self.disk)
-        self.tidy = TidyStore(DirectoryStore(root, self.disk), root, self.disk)
+        self.tidy = DirectoryStore(root, self.disk)
 
     async def store(self, number: int, **changes: object) -> Manifest:
         async with self.parts.fresh() as part:
