@@ -150,7 +150,7 @@ def bearing(token: str) -> dict[str, str]:
 
 @pytest.fixture
 async def registered(collector: Collector) -> Collector:
-    """Two captures, and a store in which nothing happens by itself: the janitor's first pass makes a folder of its own."""
+    """Two captures, and a store where nothing happens by itself: the first pass of the janitor makes a folder."""
     async with asyncio.timeout(10):
         while not await asyncio.to_thread((collector.root / ".toe" / "orphans").exists):
             await asyncio.sleep(0.001)
