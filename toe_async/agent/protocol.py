@@ -1,0 +1,135 @@
+"""The control channel between operator and supervisor: one JSON object a line, orders in, events out.
+
+In (the container's stdin, by attach): `orders` once, `token`, `heartbeat` and `cancel` as often as needed. A second
+`orders` with the same digest only makes the supervisor say its state again; any other is refused. Out (stdout): events.
+Whoever attaches may write here, so nothing that comes in is believed but what the container's own arguments vouch for:
+`--orders` is the SHA-256 of the orders. A token proves itself to the collector. The end of stdin means nothing.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+SUPERVISOR: Final = "/opt/toe/supervisor"
+"""Where every tool image keeps the supervisor, an executable zip file of Python."""
+LONGEST_LINE: Final = 256 << 10
+LONGEST_RESULT: Final = 4096
+"""Bytes of a termination message that a kubelet keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """All that the supervisor is told once. Durations in seconds, sizes in bytes, 0 is no limit unless said otherwise.
+
+    `argv` may hold `{target_pid}`, `{target_root}`, `{output}` (the folder for output files) and `{duration}`,
+    which the supervisor fills in; `{{` and `}}` are braces. The tool's stdout becomes the leaf `{tool}.out` unless it is empty.
+    """
+
+    capture: str
+    tool: str
+    argv: tuple[str, ...]
+    duration: float
+    warmup: float = 0.0
+    mode: str  # collector, pvc, ephemeral, s3
+    outputs: tuple[str, ...] = ()  # globs below the output folder
+    compress: str = "gzip"
+    rolling: float = 0.0
+    max_bytes: int
+    max_output_bytes: int  # all leaves together, as they lie on the disk before compression
+    upload_seconds: float  # how long after the tool's end an upload may take
+    keep_seconds: float = 900.0  # how long an ephemeral result, or one for S3, is kept for whoever fetches it
+    grace: float = 10.0  # between SIGTERM and SIGKILL
+    endpoint: str = ""
+    ca: str = ""  # PEM
+    pvc_path: str = ""  # absolute, below the mount
+    fetch_key: str = ""  # s3: the first path segment under which the operator fetches by port-forward
+    cpu_percent: float = 0.0  # cap, per cent of one core
+    overhead_percent: float = 0.0  # cap, per cent of the target's own CPU
+    throttle: str = "signal"  # or abort
+    memory_bytes: int = 0
+    nice: int = 0
+    heartbeat_seconds: float = 0.0  # the tool is ended after so long without a heartbeat; 0 = never
+    target_pod_uid: str = ""  # for agent pods: whose processes
+    target_container_id: str = ""
+    target_container: str = ""
+
+
+def encode_orders(orders: Orders) -> bytes:
+    """The one spelling of orders; its digest is what the container's arguments name."""
+    return json.dumps(asdict(orders), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def digest(orders: Orders) -> str:
+    """SHA-256 in hex of the one spelling."""
+    return hashlib.sha256(encode_orders(orders)).hexdigest()
+
+
+def decode_orders(body: dict[str, Any]) -> Orders:
+    """Raises ValueError for an unknown or missing field or a wrong type."""
+    known = {name: kind.type for name, kind in Orders.__dataclass_fields__.items()}
+    if unknown := body.keys() - known.keys():
+        raise ValueError(f"orders hold the unknown field {sorted(unknown)[0]!r}")
+    try:
+        made = {name: _typed(name, value, known[name]) for name, value in body.items()}
+        return Orders(**made)
+    except TypeError as error:
+        raise ValueError(f"orders are incomplete: {error}") from error
+
+
+def _typed(name: str, value: Any, kind: object) -> Any:
+    if kind in ("tuple[str, ...]", tuple[str, ...]):
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"orders: {name} is no list of strings")
+        return tuple(value)
+    expected: dict[object, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
+    if isinstance(value, bool) or not isinstance(value, expected[kind]):
+        raise ValueError(f"orders: {name} has a wrong type")
+    return float(value) if isinstance(value, int | float) and kind is float else value
+
+
+def message(kind: str, **fields: Any) -> bytes:
+    """One line of the channel: `{"type": kind, ...}` and a newline."""
+    return json.dumps({"type": kind, **fields}, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One file of output. `state` is stored, kept (ephemeral or waiting for the operator's fetch) or lost."""
+
+    name: str
+    size: int
+    sha256: str
+    state: str
+    uri: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The termination message. `outcome` is completed, failed or cancelled; `reason` one word of apis.reasons."""
+
+    capture: str
+    outcome: str
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    seconds: float = 0.0  # that the tool ran
+    cpu_seconds: float = 0.0
+    overhead_percent: float | None = None
+    max_rss_bytes: int = 0
+    throttled_seconds: float = 0.0
+    size: int = 0
+    leaves: tuple[Leaf, ...] = field(default=())
+    more_leaves: int = 0  # that did not fit
+
+
+# Events, supervisor -> operator (`type`, further fields):
+#   ready {capture}                      started; waits for orders
+#   accepted {digest}                    orders taken (again for the same digest)
+#   refused {message}                    orders or token of another capture, bad JSON, too long
+#   state {phase, seconds, bytes, leaves}  answer to repeated orders, to each heartbeat, and when the phase changes:
+#                                        warmup, running, stopping, storing, keeping, done
+#   need-token {}                        an upload waits for a (fresh) token
+#   result {...Result}                   what the termination message will say; in modes ephemeral and s3 it comes when
+#                                        the output is ready, while the supervisor stays up to be fetched from
