@@ -13,7 +13,7 @@ import yaml
 from toe_async.cli import collector as collector_command
 from toe_async.cli import operator as operator_command
 from toe_async.collector.auth import OPERATOR_AUDIENCE
-from toe_async.controllers.profilingconfig.policy import POLICY_NAME
+from toe_async.runtime.policy import PROFILING_POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -185,7 +185,7 @@ def test_the_programs_know_every_flag_that_they_are_given(render: Render, name: 
 
 
 def test_the_policy_has_the_name_that_the_operator_looks_for(render: Render) -> None:
-    assert one(render("program"), "ValidatingAdmissionPolicy", POLICY_NAME)
+    assert one(render("program"), "ValidatingAdmissionPolicy", PROFILING_POLICY)
 
 
 def test_the_operators_token_is_for_the_collector_alone(render: Render) -> None:

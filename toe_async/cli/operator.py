@@ -26,7 +26,6 @@ from toe_async.controllers.profilingconfig.ledger import Ledger
 from toe_async.controllers.profilingconfig.matching import PodIndex
 from toe_async.controllers.profilingconfig.monitor import MetricsMonitor
 from toe_async.controllers.profilingconfig.observe import Views
-from toe_async.controllers.profilingconfig.policy import PolicyMonitor
 from toe_async.controllers.profilingconfig.runner import CaptureRunner
 from toe_async.controllers.profilingconfig.sinkhealth import SinkHealth
 from toe_async.kube.client import Client, ClientSettings, connect
@@ -37,6 +36,7 @@ from toe_async.runtime.controller import Controller
 from toe_async.runtime.keys import Key
 from toe_async.runtime.leader import LeaderElector
 from toe_async.runtime.manager import Manager, Part, PartFailedError
+from toe_async.runtime.policy import PROFILING_POLICY, PolicyMonitor
 from toe_async.runtime.recorder import Recorder
 from toe_async.runtime.workqueue import WorkQueue
 from toe_async.sinks.allow import Allows
@@ -157,7 +157,13 @@ async def _assemble(
     runner.deliver_with(delivery)
     health_of_sinks = SinkHealth(delivery.probe, lambda place: controller.sink_changed(place))
     monitor = MetricsMonitor(client, index.opted_in, lambda namespace: controller.polled(namespace), clock, metrics)
-    policy = PolicyMonitor(client, lambda: controller.wake_all(), required=given.policy == "required")
+    policy = PolicyMonitor(
+        client,
+        PROFILING_POLICY,
+        lambda: controller.wake_all(),
+        required=given.policy == "required",
+        flag="--policy",
+    )
 
     def sink_answer(config: ProfilingConfig) -> tuple[bool, str | None]:
         return health_of_sinks.answer(controller.wanted(config))
