@@ -1,8 +1,8 @@
 """A tool's argument vector: the administrator's part, then the author's, each element as it was written. Pure.
 
-`command` + `defaultArgs` + the preset's arguments + the author's `args`. No shell ever sees it. Only the administrator's
-part may hold placeholders, which the supervisor fills in; braces of the author's part are doubled, so that they stay
-braces. The author's part is checked against `allowedArgs`: without that list anything is allowed, since configurations
+`command` + `defaultArgs` + the preset's arguments + the author's `args`. No shell ever sees it. Only the first three,
+the administrator's, may hold placeholders, which the supervisor fills in; the author's braces are doubled, so that they
+stay braces. The author's part is checked against `allowedArgs`: without that list anything is allowed, since configurations
 written for other systems have none; with an empty one, nothing.
 """
 
@@ -75,11 +75,11 @@ def placeholder_fault(word: str) -> str | None:
     try:
         parts = list(Formatter().parse(word))
     except ValueError as error:
-        return f"{word[:_SHOWN]!r} is no template ({error}); double a brace that is meant as one"
+        return f"{word[:_SHOWN]!r} is no template ({error}); a brace is written twice"
     for _, name, form, conversion in parts:
         if name is not None and (name not in PLACEHOLDERS or form or conversion):
             known = ", ".join(sorted(f"{{{each}}}" for each in PLACEHOLDERS))
-            return f"{word[:_SHOWN]!r} holds an unknown placeholder; known are {known}; double a brace that is meant as one"
+            return f"{word[:_SHOWN]!r} holds an unknown placeholder; known are {known}; a brace is written twice"
     return None
 
 
