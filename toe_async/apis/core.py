@@ -15,6 +15,11 @@ GRANT_ANNOTATIONS: Final[tuple[str, ...]] = ("profiling.io/allow-from", "bolomet
 """By these a namespace lets configurations of other namespaces reach its pods; the first that is there counts."""
 
 
+POWERTOOLS_GRANT: Final = "toe.run/powertools-from"
+"""By this a namespace lets PowerTools of other namespaces run in its pods: names and globs, separated by commas."""
+ENFORCE_LABEL: Final = "pod-security.kubernetes.io/enforce"
+
+
 class NamespaceObject(Struct, frozen=True, gc=False):
     """A namespace: its labels, and those of its annotations that grant something to other namespaces."""
 
@@ -22,6 +27,11 @@ class NamespaceObject(Struct, frozen=True, gc=False):
     resource_version: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+
+    @property
+    def enforced_level(self) -> str:
+        """The Pod Security level that its label enforces; empty leaves it to the API server's own default."""
+        return self.labels.get(ENFORCE_LABEL, "")
 
 
 class Node(Struct, frozen=True, gc=False):
@@ -50,10 +60,13 @@ _decode_object = Decoder(_Object)
 _decode_node = Decoder(_Node)
 
 
+_GRANTS: Final = (*GRANT_ANNOTATIONS, POWERTOOLS_GRANT)
+
+
 def decode_namespace(raw: bytes | Raw) -> NamespaceObject:
     """Raises msgspec.DecodeError for what is no namespace."""
     meta = _decode_object(raw).metadata
-    grants = {key: meta.annotations[key] for key in GRANT_ANNOTATIONS if key in meta.annotations}
+    grants = {key: meta.annotations[key] for key in _GRANTS if key in meta.annotations}
     return NamespaceObject(meta.name, meta.resource_version, meta.labels, grants)
 
 
