@@ -2,8 +2,8 @@
 
 `command` + `defaultArgs` + the preset's arguments + the author's `args`. No shell ever sees it. Only the first three,
 the administrator's, may hold placeholders, which the supervisor fills in; the author's braces are doubled, so that they
-stay braces. The author's part is checked against `allowedArgs`: without that list anything is allowed, since configurations
-written for other systems have none; with an empty one, nothing.
+stay braces. The author's part is checked against `allowedArgs`: without that list anything is allowed, since
+configurations written for other systems have none; with an empty one, nothing.
 """
 
 import re

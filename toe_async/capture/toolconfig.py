@@ -145,10 +145,14 @@ def _glob_faults(spec: PowerToolConfigSpec) -> list[str]:
                 check_glob(glob)
             except ValueError as error:
                 found.append(f"{field}: {error}")
-    for glob in spec.outputs:
-        if glob.startswith("/") or ".." in glob.split("/"):
-            found.append(f"spec.outputs: {glob[:60]!r} leaves the tool's output folder")
-    for name in spec.compatible_with:
-        if not is_dns1123_label(name):
-            found.append(f"spec.compatibleWith: {name[:80]!r} is no tool's name")
+    found += [
+        f"spec.outputs: {glob[:60]!r} leaves the tool's output folder"
+        for glob in spec.outputs
+        if glob.startswith("/") or ".." in glob.split("/")
+    ]
+    found += [
+        f"spec.compatibleWith: {name[:80]!r} is no tool's name"
+        for name in spec.compatible_with
+        if not is_dns1123_label(name)
+    ]
     return found
