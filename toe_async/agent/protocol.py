@@ -4,40 +4,65 @@ In (the container's stdin, by attach): `orders` once, `token`, `heartbeat` and `
 `orders` with the same digest only makes the supervisor say its state again; any other is refused. Out (stdout): events.
 Whoever attaches may write here, so nothing that comes in is believed but what the container's own arguments vouch for:
 `--orders` is the SHA-256 of the orders. A token proves itself to the collector. The end of stdin means nothing.
+
+This package runs in images whose python3 may be as old as 3.9.
+
+Messages, operator -> supervisor (`type`, further fields; a `capture` that is another's gets the message refused):
+  orders {orders: {...Orders}}         made by `orders_message`
+  token {token, capture?}              made by `message("token", ...)`, like the rest
+  heartbeat {capture?}                 answered by `state`
+  cancel {capture?, discard?}          ends the tool; what it has collected is still stored, unless `discard` is true
+
+Events, supervisor -> operator:
+  ready {capture}                      started; waits for orders
+  accepted {digest}                    orders taken (again for the same digest)
+  refused {message}                    a message that was not understood, is another capture's or too long
+  state {phase, seconds, bytes, target}  answer to repeated orders, to each heartbeat, and when the phase changes:
+                                       waiting, warmup, running, stopping, storing, keeping, done. `bytes` is what lies
+                                       in the output folder; `target` says which process was chosen and why
+  need-token {}                        an upload waits for a (fresh) token
+  result {...Result}                   what the termination message will say; in modes ephemeral and s3 it comes when
+                                       the output is ready, while the supervisor stays up to be fetched from
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
-SUPERVISOR: Final = "/opt/toe/supervisor"
+SUPERVISOR = "/opt/toe/supervisor"
 """Where every tool image keeps the supervisor, an executable zip file of Python."""
-LONGEST_LINE: Final = 256 << 10
-LONGEST_RESULT: Final = 4096
+LONGEST_LINE = 256 << 10
+LONGEST_RESULT = 4096
 """Bytes of a termination message that a kubelet keeps."""
+COMPLETED, FAILED, USAGE, NO_ORDERS, WAS_CANCELLED = range(5)
+"""Exit codes of `supervisor run`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Orders:
     """All that the supervisor is told once. Durations in seconds, sizes in bytes, 0 is no limit unless said otherwise.
 
     `argv` may hold `{target_pid}`, `{target_root}`, `{output}` (the folder for output files) and `{duration}`,
-    which the supervisor fills in; `{{` and `}}` are braces. The tool's stdout becomes the leaf `{tool}.out` unless it is empty.
+    which the supervisor fills in; `{{` and `}}` are braces. The tool's stdout becomes the leaf `{tool}.out` unless it
+    is empty. A tool that is told `{duration}` is expected to end by itself and gets `grace` more before it is ended.
     """
 
     capture: str
     tool: str
     argv: tuple[str, ...]
-    duration: float
-    warmup: float = 0.0
+    duration: float  # above 0
     mode: str  # collector, pvc, ephemeral, s3
-    outputs: tuple[str, ...] = ()  # globs below the output folder
-    compress: str = "gzip"
-    rolling: float = 0.0
     max_bytes: int
     max_output_bytes: int  # all leaves together, as they lie on the disk before compression
     upload_seconds: float  # how long after the tool's end an upload may take
+    warmup: float = 0.0
+    outputs: tuple[str, ...] = ()  # globs below the output folder
+    compress: str = "gzip"
+    rolling: float = 0.0
     keep_seconds: float = 900.0  # how long an ephemeral result, or one for S3, is kept for whoever fetches it
     grace: float = 10.0  # between SIGTERM and SIGKILL
     endpoint: str = ""
@@ -56,8 +81,8 @@ class Orders:
 
 
 def encode_orders(orders: Orders) -> bytes:
-    """The one spelling of orders; its digest is what the container's arguments name."""
-    return json.dumps(asdict(orders), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    """The one spelling of orders; its digest is what the container's arguments name. A whole float is a float in it."""
+    return json.dumps(_body(orders), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
 def digest(orders: Orders) -> str:
@@ -65,27 +90,44 @@ def digest(orders: Orders) -> str:
     return hashlib.sha256(encode_orders(orders)).hexdigest()
 
 
-def decode_orders(body: dict[str, Any]) -> Orders:
-    """Raises ValueError for an unknown or missing field or a wrong type."""
-    known = {name: kind.type for name, kind in Orders.__dataclass_fields__.items()}
-    if unknown := body.keys() - known.keys():
-        raise ValueError(f"orders hold the unknown field {sorted(unknown)[0]!r}")
+def orders_message(orders: Orders) -> bytes:
+    """The line that hands orders over."""
+    return message("orders", orders=_body(orders))
+
+
+def _body(orders: Orders) -> dict[str, Any]:
+    kinds: dict[str, object] = {name: one.type for name, one in Orders.__dataclass_fields__.items()}
+    body: dict[str, Any] = asdict(orders)
+    return {name: float(value) if kinds[name] == "float" else value for name, value in body.items()}
+
+
+def decode_orders(body: object) -> Orders:
+    """Raises ValueError for an unknown or missing field, a wrong type, or a number that no limit can be."""
+    if not isinstance(body, dict):
+        raise ValueError("orders are no JSON object")
+    fields = Orders.__dataclass_fields__
+    if unknown := body.keys() - fields.keys():
+        raise ValueError(f"orders hold the unknown field {sorted(unknown)[0][:60]!r}")
     try:
-        made = {name: _typed(name, value, known[name]) for name, value in body.items()}
-        return Orders(**made)
+        orders = Orders(**{name: _typed(name, value, str(fields[name].type)) for name, value in body.items()})
     except TypeError as error:
-        raise ValueError(f"orders are incomplete: {error}") from error
+        raise ValueError("orders are incomplete") from error
+    if not orders.argv or orders.duration <= 0:
+        raise ValueError("orders name no command or no duration")
+    return orders
 
 
-def _typed(name: str, value: Any, kind: object) -> Any:
-    if kind in ("tuple[str, ...]", tuple[str, ...]):
-        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+def _typed(name: str, value: Any, kind: str) -> Any:
+    if kind.startswith("tuple"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
             raise ValueError(f"orders: {name} is no list of strings")
         return tuple(value)
-    expected: dict[object, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
-    if isinstance(value, bool) or not isinstance(value, expected[kind]):
+    expected = {"str": (str,), "int": (int,), "float": (int, float)}[kind]
+    if isinstance(value, bool) or not isinstance(value, expected):
         raise ValueError(f"orders: {name} has a wrong type")
-    return float(value) if isinstance(value, int | float) and kind is float else value
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and 0 <= value < 1 << 62):
+        raise ValueError(f"orders: {name} is out of range")
+    return float(value) if kind == "float" else value
 
 
 def message(kind: str, **fields: Any) -> bytes:
@@ -93,7 +135,7 @@ def message(kind: str, **fields: Any) -> bytes:
     return json.dumps({"type": kind, **fields}, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Leaf:
     """One file of output. `state` is stored, kept (ephemeral or waiting for the operator's fetch) or lost."""
 
@@ -104,7 +146,7 @@ class Leaf:
     uri: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Result:
     """The termination message. `outcome` is completed, failed or cancelled; `reason` one word of apis.reasons."""
 
@@ -120,16 +162,5 @@ class Result:
     max_rss_bytes: int = 0
     throttled_seconds: float = 0.0
     size: int = 0
-    leaves: tuple[Leaf, ...] = field(default=())
+    leaves: tuple[Leaf, ...] = ()
     more_leaves: int = 0  # that did not fit
-
-
-# Events, supervisor -> operator (`type`, further fields):
-#   ready {capture}                      started; waits for orders
-#   accepted {digest}                    orders taken (again for the same digest)
-#   refused {message}                    orders or token of another capture, bad JSON, too long
-#   state {phase, seconds, bytes, leaves}  answer to repeated orders, to each heartbeat, and when the phase changes:
-#                                        warmup, running, stopping, storing, keeping, done
-#   need-token {}                        an upload waits for a (fresh) token
-#   result {...Result}                   what the termination message will say; in modes ephemeral and s3 it comes when
-#                                        the output is ready, while the supervisor stays up to be fetched from
