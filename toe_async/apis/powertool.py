@@ -211,7 +211,7 @@ class PowerToolStatus(Wire, frozen=True, kw_only=True):
     """
 
     observed_generation: int = 0
-    phase: Phase | Literal[""] = ""
+    phase: Phase | None = None
     run: str = ""
     scheduled_at: datetime | None = None
     next_run_at: datetime | None = None
