@@ -1,7 +1,7 @@
 """What a decision about one PowerTool may depend on, and what it may ask for: frozen data only."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -103,12 +103,14 @@ class Observed(Struct, frozen=True, kw_only=True):
     checks of arguments and output found about the run as a whole. `pods_problem` tells that pods cannot be read, or not
     all: a target that is not found is not gone then, and nothing is chosen or started. `pods` holds each frozen target
     by UID, `busy` all occupants by (pod UID, container) but those of this PowerTool's own ledger, `running` the
-    captures of this PowerTool that this process works on, `progress` what they have come to. Decisions of one process
+    captures of this PowerTool that this process works on, `progress` what they have come to. `zone` is that of
+    spec.timeZone (`lib.cron.zone`, which reads a file), None when there is none of that name. Decisions of one process
     are made and written one after the other, since `slots` and `busy` must hold what the one before has claimed.
     """
 
     now: datetime
     tool: PowerTool
+    zone: tzinfo | None
     known: bool
     config: PowerToolConfig | None
     config_problem: Refused | None
