@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from toe_async.sandbox import apiservices, crds
+from toe_async.sandbox import apiservices, crds, ephemeral
 from toe_async.sandbox.resources import (
     APISERVICES,
     CRDS,
@@ -31,6 +31,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _ANY_NAME = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _ANNOTATION_BYTES = 256 * 1024
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 
 
 def check_metadata(resource: Resource, meta: JsonObject) -> list[Cause]:
@@ -101,11 +102,11 @@ def _default_pod(obj: JsonObject, old: JsonObject | None) -> None:
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("enableServiceLinks", True)
-    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+    for container in [one for kind in _CONTAINERS for one in spec.get(kind) or ()]:
         container.setdefault("resources", {})
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
-        container.setdefault("imagePullPolicy", "IfNotPresent")
+        container.setdefault("imagePullPolicy", _pull_policy(container.get("image") or ""))
         for port in container.get("ports") or ():
             port.setdefault("protocol", "TCP")
         limits = container["resources"].get("limits") or {}
@@ -115,6 +116,12 @@ def _default_pod(obj: JsonObject, old: JsonObject | None) -> None:
                 requests.setdefault(name, value)
     if old is None:
         obj["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
+
+
+def _pull_policy(image: str) -> str:
+    name = image.rpartition("/")[2]
+    fixed = "@" in name or (":" in name and not name.endswith(":latest"))
+    return "IfNotPresent" if fixed else "Always"
 
 
 def _qos(spec: JsonObject) -> str:
@@ -178,10 +185,12 @@ _DEFAULTS: dict[tuple[str, str], Callable[[JsonObject, JsonObject | None], None]
 }
 
 
-def check(resource: Resource, obj: JsonObject, old: JsonObject | None) -> list[Cause]:
-    """What is wrong with an object of a built-in kind."""
+def check(resource: Resource, obj: JsonObject, old: JsonObject | None, subresource: str = "") -> list[Cause]:
+    """What is wrong with an object of a built-in kind, written whole or through a subresource."""
     match resource.storage_key:
         case PODS.storage_key:
+            if old is not None and subresource == ephemeral.SUBRESOURCE:
+                return ephemeral.check(obj, old)
             return _check_pod(obj, old)
         case CRDS.storage_key:
             return crds.validate(obj)
@@ -220,6 +229,8 @@ def _check_pod(obj: JsonObject, old: JsonObject | None) -> list[Cause]:
         names.add(name)
         if not container.get("image"):
             causes.append(Cause("FieldValueRequired", "Required value", f"{path}.image"))
+    if old is None and spec.get("ephemeralContainers"):
+        causes.append(Cause("FieldValueForbidden", "Forbidden: cannot be set on create", "spec.ephemeralContainers"))
     policy = spec["restartPolicy"]
     if policy not in {"Always", "OnFailure", "Never"}:
         message = f'Unsupported value: "{policy}": supported values: "Always", "Never", "OnFailure"'

@@ -100,7 +100,14 @@ _POD_FIELDS = (
 )  # fmt: skip
 _NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 
-PODS = _core("pods", "Pod", "po", fields=_POD_FIELDS, subresources=("status", "log", "portforward"), generation=True)
+PODS = _core(
+    "pods",
+    "Pod",
+    "po",
+    fields=_POD_FIELDS,
+    generation=True,
+    subresources=("status", "log", "portforward", "attach", "exec", "ephemeralcontainers"),
+)
 NAMESPACES = _core("namespaces", "Namespace", "ns", fields=("status.phase",), subresources=("status", "finalize"),
                    namespaced=False, verbs=_NO_COLLECTION)  # fmt: skip
 NODES = _core("nodes", "Node", "no", fields=("spec.unschedulable",), subresources=("status",), namespaced=False)

@@ -43,6 +43,7 @@ Computed = Callable[[Resource, Route, Callable[[JsonObject], bool]], JsonObject]
 
 _TABLE = "as=Table"
 _PARTIAL = "as=PartialObjectMetadata"
+_UPGRADED = frozenset({"attach", "exec", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -123,7 +124,7 @@ class ApiServer:
         want = asked.attributes()
         if not authorize(self._store, user, want).allowed:
             raise refusal(user, want)
-        if asked.subresource == "portforward":  # since 1.35 `create` is needed beside the `get` of a websocket
+        if asked.verb == "get" and asked.subresource in _UPGRADED:  # since 1.35 `create` beside a websocket's `get`
             creating = msgspec.structs.replace(want, verb="create")
             if not authorize(self._store, user, creating).allowed:
                 raise forbidden("", "pods", asked.name, "")
@@ -172,7 +173,7 @@ class ApiServer:
                 return await self._create(request, resource, asked, user)
             case "update" | "patch":
                 return await self._change(request, resource, asked, user)
-            case "delete" | "deletecollection":
+            case "delete" | "deletecollection" if not asked.subresource:
                 return await self._delete(request, resource, asked, user)
         raise method_not_allowed()
 
