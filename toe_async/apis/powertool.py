@@ -1,236 +1,276 @@
-"""PowerTool: run this tool against those pods for that long, and keep what it finds."""
+"""PowerTool: run this tool against those pods for that long, and keep what it finds.
+
+The classes here are the source of the CRD; wire names are part of the API and never change.
+"""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
-from toe_async.apis.meta import Condition, Decoder, LabelSelectorRequirement, ObjectMeta, Wire
+from toe_async.apis.fieldtypes import ATOMIC, DAY_SECONDS, TOOL_NAME_PATTERN, Argument, duration_meta, duration_seconds
+from toe_async.apis.meta import Decoder, ObjectMeta, Wire
+from toe_async.apis.powertooloutput import (
+    OUTPUT_RULES,
+    CollectorOutput,
+    Compression,
+    Output,
+    OutputMode,
+    PvcOutput,
+    S3Output,
+)
+from toe_async.apis.powertoolstatus import (
+    CLAIMED_STATES,
+    FINAL_STATES,
+    MAX_ROWS,
+    MAX_TARGETS,
+    Phase,
+    PowerToolStatus,
+    RunStatus,
+    StoredArtifact,
+    TargetState,
+    TargetStatus,
+)
+from toe_async.apis.powertooltargets import NamespaceSelector, Pick, Targets, TargetSelector
+from toe_async.apis.schema import PROMISED, Schema, rule, rules
 
-Pick = Literal["All", "Random", "Oldest", "Newest", "Hottest"]
-OutputMode = Literal["ephemeral", "pvc", "collector", "s3"]
-Compression = Literal["none", "gzip", "zstd"]
+__all__ = [
+    "CLAIMED_STATES",
+    "FINAL_STATES",
+    "MAX_ROWS",
+    "MAX_TARGETS",
+    "Budgets",
+    "CollectorOutput",
+    "Compression",
+    "ConcurrencyPolicy",
+    "FailureBackoff",
+    "FailurePolicy",
+    "NamespaceSelector",
+    "OnError",
+    "Output",
+    "OutputMode",
+    "Phase",
+    "Pick",
+    "PowerTool",
+    "PowerToolSpec",
+    "PowerToolStatus",
+    "PresetName",
+    "PvcOutput",
+    "RunStatus",
+    "S3Output",
+    "StoredArtifact",
+    "TargetSelector",
+    "TargetState",
+    "TargetStatus",
+    "Targets",
+    "Tool",
+    "ToolMeta",
+    "decode_power_tool",
+]
+
 PresetName = Literal["low", "medium", "high"]
 OnError = Literal["continue", "stop", "retry"]
 ConcurrencyPolicy = Literal["Allow", "Forbid", "Replace"]
 
-
-class TargetSelector(Wire, frozen=True, kw_only=True):
-    """Labels that choose pods."""
-
-    match_labels: dict[str, str] = field(default_factory=dict)
-    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
-
-
-class NamespaceSelector(Wire, frozen=True, kw_only=True):
-    """Other namespaces, each of which must grant it."""
-
-    match_names: tuple[str, ...] = ()
-    match_regex: str = ""
-
-
-class Targets(Wire, frozen=True, kw_only=True):
-    """Which containers of which pods."""
-
-    label_selector: TargetSelector
-    namespace_selector: NamespaceSelector | None = None
-    container: str = ""
-    max_targets: int | None = None
-    pick: Pick = "All"
+_CRON: Final = (
+    "^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9A-Za-z*/,?#-]+([ \\t]+[0-9A-Za-z*/,?#-]+){4})$"
+)
 
 
 class Tool(Wire, frozen=True, kw_only=True):
     """Which tool, with what arguments and for how long."""
 
-    name: str
-    args: tuple[str, ...] = ()
-    duration: str
-    warmup: str = ""
-    resolution_preset: PresetName | None = None
-    max_cpu_percent: int | None = field(name="maxCPUPercent", default=None)
+    name: Annotated[
+        str,
+        Meta(
+            description="The tool's spec.name in a PowerToolConfig of the operator's namespace.",
+            min_length=1,
+            max_length=63,
+            pattern=TOOL_NAME_PATTERN,
+        ),
+    ]
+    args: Annotated[
+        tuple[Argument, ...],
+        Meta(
+            description="Arguments behind those of the administrator; each must be allowed by the PowerToolConfig.",
+            max_length=64,
+            extra_json_schema=ATOMIC,
+        ),
+    ] = ()
+    duration: Annotated[
+        str,
+        duration_meta("How long the tool runs; the PowerToolConfig may allow less."),
+        Meta(min_length=1),
+    ]
+    warmup: Annotated[str, duration_meta("How long the supervisor waits before it starts the tool.")] = ""
+    resolution_preset: Annotated[
+        PresetName | None, Meta(description="The PowerToolConfig's arguments for this resolution are added.")
+    ] = None
+    max_cpu_percent: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | None,
+        Meta(
+            description="CPU that the tool may use, in per cent of one core; over it the tool is slowed down or ended."
+        ),
+    ] = field(name="maxCPUPercent", default=None)
 
+    def duration_seconds(self) -> float:
+        """How long the tool runs. Raises ValueError for a text that admission would have refused."""
+        return duration_seconds(self.duration)
 
-class PvcOutput(Wire, frozen=True, kw_only=True):
-    """A claim that the pod has mounted already, and the folder inside of it."""
-
-    claim_name: str
-    path: str = ""
-
-
-class CollectorOutput(Wire, frozen=True, kw_only=True):
-    """The collector."""
-
-    endpoint: str = ""
-
-
-class S3Output(Wire, frozen=True, kw_only=True):
-    """A bucket that the administrator's sinks file lists."""
-
-    bucket: str
-    prefix: str = ""
-    region: str = ""
-    endpoint: str = ""
-    credentials_secret: str = ""
-
-
-class Output(Wire, frozen=True, kw_only=True):
-    """Where what the tool finds goes."""
-
-    mode: OutputMode
-    pvc: PvcOutput | None = None
-    collector: CollectorOutput | None = None
-    s3: S3Output | None = None
-    compress: Compression = "gzip"
-    rolling_interval: str = ""
-    retention_days: int | None = None
+    def warmup_seconds(self) -> float:
+        """How long to wait before; 0 without. Raises ValueError for a text that admission would have refused."""
+        return duration_seconds(self.warmup)
 
 
 class Budgets(Wire, frozen=True, kw_only=True):
     """How much at a time, and how much it may cost."""
 
-    max_concurrent_pods: int | None = None
-    per_pod_overhead_target: int | None = None
+    max_concurrent_pods: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_TARGETS)] | None,
+        Meta(
+            description="Pods in which the tool runs at a time; absent means all that the administrator's limits allow."
+        ),
+    ] = None
+    per_pod_overhead_target: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | None,
+        Meta(
+            description=(
+                "What the tool may cost, in per cent of the target container's own CPU; over it the tool is slowed "
+                "down or ended."
+            )
+        ),
+    ] = None
 
 
 class FailureBackoff(Wire, frozen=True, kw_only=True):
     """Waits between attempts on one target."""
 
-    initial: str = "10s"
-    max: str = "5m"
-    multiplier: str = "2"
-    attempts: int = 3
+    initial: Annotated[str, duration_meta("Wait before the second attempt.", extra=PROMISED)] = "10s"
+    max: Annotated[str, duration_meta("Longest wait between two attempts.", extra=PROMISED)] = "5m"
+    multiplier: Annotated[
+        str,
+        Meta(
+            description="By what each wait is longer than the one before: a decimal number from 1 to 10.",
+            max_length=16,
+            extra=PROMISED,
+            extra_json_schema=rules(
+                rule(
+                    "self.matches('^[0-9]+([.][0-9]+)?$') && double(self) >= 1.0 && double(self) <= 10.0",
+                    "a multiplier is a decimal number from 1 to 10, written as text, such as '2' or '1.5'",
+                    "FieldValueInvalid",
+                )
+            ),
+        ),
+    ] = "2"
+    attempts: Annotated[
+        int, Meta(description="Attempts on one target, the first included.", ge=1, le=20, extra=PROMISED)
+    ] = 3
+
+    def wait_seconds(self, attempt: int) -> float:
+        """How long to wait after the failure of this attempt (the first is 1). Raises ValueError for a bad text."""
+        grown = duration_seconds(self.initial) * float(self.multiplier) ** (attempt - 1)
+        return min(grown, duration_seconds(self.max))
 
 
 class FailurePolicy(Wire, frozen=True, kw_only=True):
     """What one failed target means for the others and for itself."""
 
-    on_error: OnError = "continue"
-    backoff: FailureBackoff = FailureBackoff()
+    on_error: Annotated[
+        OnError,
+        Meta(
+            description=(
+                "continue goes on with the other targets, stop starts no more and cancels what runs, retry tries the "
+                "target again as backoff says."
+            ),
+            extra=PROMISED,
+        ),
+    ] = "continue"
+    backoff: Annotated[FailureBackoff, Meta(description="Waits and attempts of retry.")] = FailureBackoff()
 
 
 class PowerToolSpec(Wire, frozen=True, kw_only=True):
     """What is asked for. Immutable once started, except `suspend`."""
 
-    targets: Targets
-    tool: Tool
-    output: Output
-    budgets: Budgets = Budgets()
-    failure_policy: FailurePolicy = FailurePolicy()
-    schedule: str = ""
-    time_zone: str = ""
-    suspend: bool = False
-    concurrency_policy: ConcurrencyPolicy = "Forbid"
-    starting_deadline_seconds: int | None = None
-    ttl_seconds_after_finished: int | None = None
-    active_deadline_seconds: int | None = None
+    targets: Annotated[Targets, Meta(description="Which containers of which pods; frozen when the run starts.")]
+    tool: Annotated[Tool, Meta(description="Which tool, with what arguments and for how long.")]
+    output: Annotated[Output, Meta(description="Where what the tool finds goes.", extra_json_schema=OUTPUT_RULES)]
+    budgets: Annotated[Budgets, Meta(description="How much at a time, and how much it may cost.")] = Budgets()
+    failure_policy: Annotated[
+        FailurePolicy, Meta(description="What one failed target means for the others and for itself.")
+    ] = FailurePolicy()
+    schedule: Annotated[
+        str,
+        Meta(
+            description=(
+                "Runs again and again: five cron fields (minute, hour, day, month, weekday) or @hourly, @daily, "
+                "@weekly, @monthly, @yearly. Empty runs once, at once."
+            ),
+            max_length=128,
+            extra_json_schema=rules(
+                rule(
+                    f"self == '' || self.matches('{_CRON}')",
+                    "a schedule has five fields (minute, hour, day of month, month, day of week), such as '0 2 * * *', "
+                    "or is @hourly, @daily, @weekly, @monthly or @yearly; the zone goes into timeZone",
+                    "FieldValueInvalid",
+                )
+            ),
+        ),
+    ] = ""
+    time_zone: Annotated[
+        str,
+        Meta(
+            description="Zone of the schedule, such as Europe/Berlin; empty means UTC.",
+            max_length=64,
+            pattern=r"^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$",
+        ),
+    ] = ""
+    suspend: Annotated[
+        bool,
+        Meta(description="True starts nothing new; what runs is finished. May change at any time.", extra=PROMISED),
+    ] = False
+    concurrency_policy: Annotated[
+        ConcurrencyPolicy,
+        Meta(
+            description=(
+                "When the schedule is due while a run goes on: Forbid skips the new one, Replace cancels the old one, "
+                "Allow begins the new one as soon as the old one is over."
+            ),
+            extra=PROMISED,
+        ),
+    ] = "Forbid"
+    starting_deadline_seconds: Annotated[
+        Annotated[int, Meta(ge=1, le=7 * DAY_SECONDS)] | None,
+        Meta(description="How late a scheduled run may begin; one that is missed by more is skipped."),
+    ] = None
+    ttl_seconds_after_finished: Annotated[
+        Annotated[int, Meta(ge=0, le=3650 * DAY_SECONDS)] | None,
+        Meta(
+            description="Seconds after its end when the PowerTool is deleted; its stored files stay. Absent keeps it."
+        ),
+    ] = None
+    active_deadline_seconds: Annotated[
+        Annotated[int, Meta(ge=1, le=7 * DAY_SECONDS)] | None,
+        Meta(description="Seconds after which the run is ended, whatever runs."),
+    ] = None
 
 
-class Phase(StrEnum):
-    """Where a run stands. The last four are never left, but for a scheduled PowerTool's next run."""
-
-    PENDING = "Pending"
-    CONFLICTED = "Conflicted"
-    RUNNING = "Running"
-    COMPLETED = "Completed"
-    PARTIALLY_FAILED = "PartiallyFailed"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-
-class TargetState(StrEnum):
-    """Where one target stands. Completed, Failed and Cancelled are never left."""
-
-    PENDING = "Pending"  # chosen, not begun
-    QUEUED = "Queued"  # another tool has the container
-    WAITING = "Waiting"  # a failed attempt; the next one comes
-    STARTING = "Starting"  # claimed: the container is asked for, or comes up
-    RUNNING = "Running"  # orders were taken
-    STORING = "Storing"  # the tool has ended, its output is on its way
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-
-FINAL_STATES = frozenset({TargetState.COMPLETED, TargetState.FAILED, TargetState.CANCELLED})
-CLAIMED_STATES = frozenset({TargetState.STARTING, TargetState.RUNNING, TargetState.STORING})
-
-MAX_TARGETS = 500
-"""Targets that one run may have: the ledger of all of them has to fit into the status."""
-MAX_ROWS = 100
-
-
-class StoredArtifact(Wire, frozen=True, kw_only=True):
-    """One stored file. `uri` is artifacts://NAMESPACE/NAME (collector), s3://BUCKET/KEY, pvc://NAMESPACE/CLAIM/PATH or
-    pod://NAMESPACE/POD/CONTAINER/LEAF."""
-
-    uri: str
-    size: int
-    sha256: str
-
-
-class TargetStatus(Wire, frozen=True, kw_only=True):
-    """One target and how it went. `started_at`, `finished_at` and `next_at` are of the latest attempt."""
-
-    namespace: str = ""
-    pod: str
-    uid: str
-    container: str
-    node: str = ""
-    tool_container: str = ""
-    state: TargetState
-    attempt: int = 0
-    reason: str = ""
-    message: str = ""
-    exit_code: int | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    next_at: datetime | None = None
-    bytes: int = 0
-    artifact: str = ""
-
-
-class RunStatus(Wire, frozen=True, kw_only=True):
-    """One run of a schedule that is over."""
-
-    scheduled_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    phase: Phase
-    selected_pods: int = 0
-    completed_pods: int = 0
-    failed_pods: int = 0
-    message: str = ""
-
-
-class PowerToolStatus(Wire, frozen=True, kw_only=True):
-    """How it goes.
-
-    `targets` shows the first 100; `ledger` has one short entry for each target (controllers/powertool/ledger.py), so
-    that nothing is done twice whoever leads next.
-    """
-
-    observed_generation: int = 0
-    phase: Phase | None = None
-    run: str = ""
-    scheduled_at: datetime | None = None
-    next_run_at: datetime | None = None
-    selected_pods: int = 0
-    pending_pods: int = 0
-    running_pods: int = 0
-    completed_pods: int = 0
-    failed_pods: int = 0
-    cancelled_pods: int = 0
-    active_pods: dict[str, str] = field(default_factory=dict)
-    bytes_written: int = 0
-    artifacts: tuple[StoredArtifact, ...] = ()
-    last_error: str = ""
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    targets: tuple[TargetStatus, ...] = ()
-    ledger: str = ""
-    runs: tuple[RunStatus, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+_SPEC_RULES: Final = rules(
+    *(
+        rule(
+            f"!has(self.{name}) || {given}(has(self.schedule) && self.schedule != '')",
+            f"{name} is for a schedule: set schedule too, or remove {name}",
+            "FieldValueForbidden",
+            f".{name}",
+        )
+        for name, given in (("timeZone", "self.timeZone == '' || "), ("startingDeadlineSeconds", ""))
+    ),
+    rule(
+        "!has(self.targets.pick) || self.targets.pick == 'All' || has(self.targets.maxTargets)",
+        "pick chooses among the pods that match: say how many in targets.maxTargets, or leave pick at All",
+        "FieldValueRequired",
+        ".targets.maxTargets",
+    ),
+)
 
 
 class ToolMeta(ObjectMeta, frozen=True, kw_only=True):
@@ -242,11 +282,39 @@ class ToolMeta(ObjectMeta, frozen=True, kw_only=True):
 
 
 class PowerTool(Wire, frozen=True, kw_only=True):
-    """One order to run a tool."""
+    """Runs an approved tool beside the processes of chosen pods for a stated time and keeps what it finds."""
 
     metadata: ToolMeta = ToolMeta()
-    spec: PowerToolSpec
-    status: PowerToolStatus = PowerToolStatus()
+    spec: Annotated[PowerToolSpec, Meta(description="What is asked for.", extra_json_schema=_SPEC_RULES)]
+    status: Annotated[PowerToolStatus, Meta(description="What is the case; written by the operator.")] = (
+        PowerToolStatus()
+    )
 
+
+def _unchanged(path: str) -> str:
+    name = f"spec.{path}"
+    return f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
+
+
+_FIXED: Final = [
+    name for name in PowerToolSpec.__struct_encode_fields__ if name not in {"suspend", "targets", "tool", "output"}
+]
+
+STARTED_RULES: Final[Schema] = rules(
+    rule(
+        # Sits on the whole object: a rule on spec could not see that the run has started.
+        "!has(oldSelf.status) || !has(oldSelf.status.startedAt) || ("
+        + " && ".join(
+            [*(f"self.spec.{name} == oldSelf.spec.{name}" for name in ("targets", "tool", "output"))]
+            + [f"({_unchanged(name)})" for name in _FIXED]
+        )
+        + ")",
+        "the run has started, and but for suspend its spec cannot be changed any more; delete the PowerTool and make a "
+        "new one",
+        "FieldValueForbidden",
+        ".spec",
+    )
+)
+"""What may no longer change once a run has started."""
 
 decode_power_tool = Decoder(PowerTool)
