@@ -179,8 +179,8 @@ class FailurePolicy(Wire, frozen=True, kw_only=True):
         OnError,
         Meta(
             description=(
-                "continue goes on with the other targets, stop starts no more and cancels what runs, retry tries the "
-                "target again as backoff says."
+                "What a failed target means: continue goes on with the others, stop starts no more and cancels what "
+                "runs, retry tries the target again as backoff says."
             ),
             extra=PROMISED,
         ),

@@ -391,7 +391,7 @@ class PowerToolConfig(Wire, frozen=True, kw_only=True):
     """A tool that administrators approve: image, rights, arguments and limits, in the operator's namespace."""
 
     metadata: ObjectMeta = ObjectMeta()
-    spec: Annotated[PowerToolConfigSpec, Meta(description="The tool.")]
+    spec: Annotated[PowerToolConfigSpec, Meta(description="The tool, its rights and its limits.")]
     status: Annotated[PowerToolConfigStatus, Meta(description="What is the case; written by the operator.")] = (
         PowerToolConfigStatus()
     )

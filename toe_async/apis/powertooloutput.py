@@ -56,8 +56,8 @@ class Output(Wire, frozen=True, kw_only=True):
         OutputMode,
         Meta(
             description=(
-                "ephemeral keeps the files in the pod until they are fetched, at most 15 minutes; pvc writes to a "
-                "claim that the pod has mounted; collector and s3 upload them."
+                "Where it goes: ephemeral keeps the files in the pod until they are fetched, at most 15 minutes; pvc "
+                "writes to a claim that the pod has mounted; collector and s3 upload them."
             )
         ),
     ]
