@@ -108,7 +108,18 @@ def test_registering_again_prolongs_and_adds_but_never_becomes_another_capture(
     assert len(again.registration.leaves) == leaves
     assert again.registration.expires == NOW + timedelta(hours=hours)
     assert again.registration.max_bytes == 1000
-    assert again.registration.details == {}
+    assert again.registration.details == (changes.get("details", {}) if held.state is State.OPEN else {})
+
+
+def test_details_that_come_later_are_added() -> None:
+    """An image's digest is known once the container runs. Too many are left out, and the capture goes on."""
+    held = captures.open_capture(replace(GOOD, details={"argv": "x", "image": "a"}), DateLayout("2006"), 1 << 30)
+    again = captures.register_again(held, replace(GOOD, details={"imageDigest": "sha256:1", "image": "b"}))
+    assert again is not None
+    assert again.registration.details == {"argv": "x", "image": "b", "imageDigest": "sha256:1"}
+    many = captures.register_again(held, replace(GOOD, details={f"a{n}": "x" for n in range(31)}))
+    assert many is not None
+    assert many.registration.details == held.registration.details
 
 
 GLOBBED = replace(OPEN, registration=replace(GOOD, leaves=("tool.log",), leaf_globs=("*.pcap*", "out/../*")))

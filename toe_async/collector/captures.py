@@ -169,14 +169,21 @@ def faults(wanted: Registration, now: datetime) -> str | None:
         return "leaves holds a name twice"
     if not all(_is_glob(glob) for glob in wanted.leaf_globs):
         return f"leafGlobs holds something that is no glob of at most {MOST_STARS} stars"
-    if not all(_DETAIL.fullmatch(key) and value.isprintable() for key, value in wanted.details.items()):
-        return "details holds a name that is not camelCase, or characters that cannot be printed"
-    if sum(len(key) + len(value.encode()) for key, value in wanted.details.items()) > LONGEST_DETAILS:
-        return f"details are longer than {LONGEST_DETAILS} bytes together"
+    if fault := _details_fault(wanted.details):
+        return fault
     if wanted.triggered_at.tzinfo is None or wanted.expires.tzinfo is None:
         return "triggeredAt and expires need a time zone"
     if not now < wanted.expires <= now + LONGEST_LIFE:
         return f"expires must be in the future and at most {LONGEST_LIFE.days} days away"
+    return None
+
+
+def _details_fault(details: dict[str, str]) -> str | None:
+    if not all(_DETAIL.fullmatch(key) and value.isprintable() for key, value in details.items()):
+        return "details holds a name that is not camelCase, or characters that cannot be printed"
+    most = len(details) > MOST_DETAILS
+    if most or sum(len(key) + len(value.encode()) for key, value in details.items()) > LONGEST_DETAILS:
+        return f"details are more than {MOST_DETAILS}, or longer than {LONGEST_DETAILS} bytes together"
     return None
 
 
@@ -194,8 +201,8 @@ def register_again(held: Capture, wanted: Registration) -> Capture | None:
     """Return the record after its capture was registered a second time, or None when it is another one's id.
 
     The same capture may get further leaves and a later end, as after a restart of the operator; nothing else of it
-    changes, and neither does a capture that is complete or cancelled. Details stay those that came first: what is
-    stored has them already.
+    changes, and neither does a capture that is complete or cancelled. Details are added or replaced, for what is stored
+    from now on.
     """
     old = held.registration
     same = replace(
@@ -214,10 +221,15 @@ def register_again(held: Capture, wanted: Registration) -> Capture | None:
     if held.state is not State.OPEN or len(leaves) > MOST_LISTED or len(globs) > MOST_LISTED:
         return held
     matched = tuple(leaf for leaf in held.matched if leaf not in leaves)
+    details = old.details | wanted.details
+    if _details_fault(details):
+        details = old.details
     return replace(
         held,
         matched=matched,
-        registration=replace(old, leaves=leaves, leaf_globs=globs, expires=max(old.expires, wanted.expires)),
+        registration=replace(
+            old, leaves=leaves, leaf_globs=globs, details=details, expires=max(old.expires, wanted.expires)
+        ),
     )
 
 

@@ -27,7 +27,7 @@ _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%"
 
 def candidates(prefix: str, record: CaptureRecord, artifact: ArtifactRecord) -> tuple[str, str, str]:
     """Return the keys to try in order: the plain one, with `-{pod}`, with `-{pod}-{capture id}` (D16)."""
-    at = artifact.captured_at.astimezone(UTC)
+    at = (record.named_at or artifact.captured_at).astimezone(UTC)
     folder = f"{clean_prefix(prefix)}/{at:%Y-%m-%d}/{safe_segment(record.target.service)}".lstrip("/")
     stem, dot, suffix = safe_segment(artifact.leaf).partition(".")
     stem = f"{folder}/{at:%Y%m%d-%H%M%S}-{stem}"

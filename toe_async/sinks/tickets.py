@@ -45,6 +45,11 @@ class Ticket:
 
     def __init__(self, fresh: Callable[[], Awaitable[str]]) -> None:
         self._fresh = fresh
+        self.left = False
+
+    def leave(self) -> None:
+        """Let the Secret be when the block ends: another process goes on with this capture, on tokens given by us."""
+        self.left = True
 
     async def token(self) -> str:
         """Return a token that lives for some minutes more; an upload of hours asks again for each piece.
@@ -73,11 +78,14 @@ class Tickets:
             await self._to_the_end(self._fill(ticket, capture_id), f"ticket {capture_id}")
             return ticket.token
 
+        given = Ticket(fresh)
         try:
-            yield Ticket(fresh)
+            yield given
         finally:
             ticket.holders -= 1
-            if ticket.holders == 0:
+            if ticket.holders == 0 and given.left:
+                self._tickets.pop(capture_id, None)
+            elif ticket.holders == 0:
                 await self._to_the_end(self._take_back(ticket, capture_id), f"return ticket {capture_id}")
 
     async def _to_the_end(self, work: Coroutine[None, None, None], name: str) -> None:
