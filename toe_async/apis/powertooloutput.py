@@ -78,7 +78,7 @@ class Output(Wire, frozen=True, kw_only=True):
         Meta(description="Days after which the stored files are deleted; absent leaves it to the store."),
     ] = None
 
-    def rollingduration_seconds(self) -> float:
+    def rolling_seconds(self) -> float:
         """Length of a segment; 0 without. Raises ValueError for a text that admission would have refused."""
         return duration_seconds(self.rolling_interval)
 
