@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from admissioncases import FILES, STARTED_CHANGES, cases
 
-from tests.support.admissioncases import FILES, STARTED_CHANGES, cases
 from toe_async.apis.crd import all_crds
 from toe_async.apis.kinds import CRDS, POWER_TOOLS, Kind
 from toe_async.kube import requests

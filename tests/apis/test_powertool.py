@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from admissioncases import STARTED_CHANGES, cases
+from directapi import DirectApi
 
-from tests.support.admissioncases import STARTED_CHANGES, cases
-from tests.support.directapi import DirectApi
 from toe_async.apis.kinds import POWER_TOOL_CONFIGS, POWER_TOOLS, Kind
-from toe_async.apis.meta import LabelSelectorRequirement, SelectorOperator, encode
+from toe_async.apis.meta import Decoder, LabelSelectorRequirement, SelectorOperator, encode
 from toe_async.apis.powertool import (
     FailureBackoff,
     NamespaceSelector,
@@ -25,7 +25,7 @@ from toe_async.apis.powertoolconfig import PowerToolConfigSpec, decode_power_too
 from toe_async.lib.clock import SystemClock
 from toe_async.sandbox.status import Refusal
 
-DECODERS = {POWER_TOOLS: decode_power_tool, POWER_TOOL_CONFIGS: decode_power_tool_config}
+DECODERS: dict[Kind, Decoder[Any]] = {POWER_TOOLS: decode_power_tool, POWER_TOOL_CONFIGS: decode_power_tool_config}
 VALID = [(kind, case) for kind in DECODERS for case in cases(kind, "valid")]
 INVALID = [(kind, case) for kind in DECODERS for case in cases(kind, "invalid")]
 Row = tuple[Kind, dict[str, Any]]
