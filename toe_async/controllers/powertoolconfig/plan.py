@@ -39,7 +39,7 @@ def plan(
 
 
 def _verdict(config: PowerToolConfig, faults: tuple[str, ...]) -> Condition:
-    status, reason, message = ConditionStatus.TRUE, Reason.AS_EXPECTED, f"tool {config.spec.name} can be run"
+    status, reason, message = ConditionStatus.TRUE, Reason.VALID, f"tool {config.spec.name} can be run"
     if faults:
         more = f"; and {len(faults) - _MOST_TOLD} more" if len(faults) > _MOST_TOLD else ""
         only_suspended = config.spec.suspend and len(faults) == 1
