@@ -22,7 +22,8 @@ Events, supervisor -> operator:
                                        in the output folder; `target` says which process was chosen and why
   need-token {}                        an upload waits for a (fresh) token
   result {...Result}                   what the termination message will say; in modes ephemeral and s3 it comes when
-                                       the output is ready, while the supervisor stays up to be fetched from
+                                       the output is ready, while the supervisor stays up to be fetched from, and again
+                                       after repeated orders
 """
 
 from __future__ import annotations
@@ -125,9 +126,12 @@ def _typed(name: str, value: Any, kind: str) -> Any:
     expected = {"str": (str,), "int": (int,), "float": (int, float)}[kind]
     if isinstance(value, bool) or not isinstance(value, expected):
         raise ValueError(f"orders: {name} has a wrong type")
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and 0 <= value < 1 << 62):
+    if isinstance(value, str):
+        return value
+    number: Any = value
+    if not (math.isfinite(number) and 0 <= number < 1 << 62):
         raise ValueError(f"orders: {name} is out of range")
-    return float(value) if kind == "float" else value
+    return float(number) if kind == "float" else number
 
 
 def message(kind: str, **fields: Any) -> bytes:
@@ -164,3 +168,4 @@ class Result:
     size: int = 0
     leaves: tuple[Leaf, ...] = ()
     more_leaves: int = 0  # that did not fit
+    port: int = 0  # mode s3: where on loopback the leaves are served, below the orders' fetch_key

@@ -1,4 +1,7 @@
-"""What a run of a tool needs of the part that takes care of its output."""
+"""What a run of a tool needs of the part that takes care of its output: the interface between the two halves.
+
+`toe_async.agent.run` is the run itself.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,18 @@ class CollectingError(Exception):
 class Collecting(Protocol):
     """Takes care of a tool's output: `toe_async.agent.outputs.Outputs`.
 
-    `start`, `tick`, `finish` and `keep` are called from one worker thread, in this order, and may block; `token`,
-    `cancel` and `stored_bytes` are called from the main thread at any time after the constructor and may not.
-    `need_token` may be called from any thread, any number of times.
+    `start`, `tick`, `finish` and `keep` are called from one worker thread, in this order, and may block; `token` and
+    `cancel` are called from the main thread at any time after the constructor and may not. `need_token` may be called
+    from any thread, any number of times.
     """
+
+    @property
+    def port(self) -> int:
+        """Once `finish` has returned: where on loopback the leaves are served, or 0."""
+
+    @property
+    def note(self) -> str:
+        """Once `finish` has returned: what is to be told though nothing is lost."""
 
     def start(self, orders: Orders, folder: str) -> None:
         """`folder` is the state folder of the run; `out/` and `leaves/` exist in it."""
@@ -42,7 +53,7 @@ class Collecting(Protocol):
         """Block until all was fetched, `cancel` was called, or `deadline`. Returns at once if nothing is to be kept."""
 
     def token(self, token: str) -> None:
-        """Take a token for the collector."""
+        """Take a token for the collector; ValueError when it is none."""
 
     def cancel(self) -> None:
         """Make whatever blocks above return soon."""

@@ -77,9 +77,11 @@ class Reason(StrEnum):
     # PowerTool
     ALL_STORED = "AllStored"
     BATCHES_RUNNING = "BatchesRunning"
+    COMPLETED = "Completed"
     CONTAINER_FAILED = "ContainerFailed"
     EPHEMERAL_CONTAINERS_FORBIDDEN = "EphemeralContainersForbidden"
     HARM_GUARD = "HarmGuard"
+    HEARTBEAT_LOST = "HeartbeatLost"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     NO_OUTPUT = "NoOutput"
