@@ -38,7 +38,7 @@ def leaf_name(path: str, suffix: str, taken: Container[str]) -> str:
     plain = _OTHER.sub("_", path).strip("._-")
     found = _ENDING.search(plain)
     ending = found.group() if found and found.start() else ""
-    stem = plain[: len(plain) - len(ending)] or "file"
+    stem = plain[: len(plain) - len(ending)].rstrip("._-") or "file"
     number = 0
     while True:
         hashed = digest(path, str(number), length=_HASH)

@@ -30,11 +30,9 @@ _FINAL = {"Complete", "Cancelled", "Taken", "Mismatch", "LeafNotRegistered"}
 _DAMAGED = {"DigestMismatch", "SizeMismatch"}
 
 
-def checked_token(token: str) -> str:
-    """Return a token that can be sent in a header; ValueError when it cannot."""
-    if not _TOKEN.fullmatch(token):
-        raise ValueError("the token holds characters that no token has")
-    return token
+def is_token(text: str) -> bool:
+    """Tell whether a text can be sent as a bearer token."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 class CollectorUpload:
@@ -42,11 +40,8 @@ class CollectorUpload:
 
     def __init__(self, endpoint: Endpoint, capture: str, leaves: int) -> None:
         self._http, self._capture, self._leaves = endpoint, quote(capture, safe=""), leaves
-        self._token = ""
-
-    def token(self, token: str) -> None:
-        """Use this token from now on."""
-        self._token = checked_token(token)
+        self.token = ""
+        """What to authenticate with, from the next request on; nothing is sent without one."""
 
     def put(self, leaf: Packed) -> Leaf:
         """Send what the collector does not have of a leaf yet.
@@ -125,10 +120,10 @@ class CollectorUpload:
         return leaf.size if answer.headers.get("upload-complete") == "?1" else _told(answer, leaf)
 
     def _ask(self, method: str, path: str, headers: dict[str, str], length: int = 0, read: Any = bytes) -> Answer:
-        if not self._token:
+        if not self.token:
             raise Again("no token for the collector came", token=True)
         return self._http.ask(
-            method, path, {"Authorization": f"Bearer {self._token}", **headers}, length=length, read=read
+            method, path, {"Authorization": f"Bearer {self.token}", **headers}, length=length, read=read
         )
 
 
