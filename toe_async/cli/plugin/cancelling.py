@@ -1,0 +1,18 @@
+"""``kubectl toe cancel``: end a run; what its tools have found so far is kept."""
+
+from toe_async.cli.plugin.exits import Exit
+from toe_async.cli.plugin.powertools import PowerTools
+from toe_async.cli.plugin.session import Session
+from toe_async.cli.plugin.standing import follow
+
+
+async def run(session: Session) -> Exit:
+    """Ask the operator to end it; with --wait until it is."""
+    arguments, console = session.arguments, session.console
+    tools = PowerTools(session.library.client)
+    await tools.cancel(session.namespace, arguments.name, arguments.reason)
+    if arguments.wait:
+        await follow(session, tools, session.namespace, arguments.name)
+    else:
+        console.data(f"powertool/{arguments.name} is being cancelled")
+    return Exit.OK
