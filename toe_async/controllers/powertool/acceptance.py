@@ -50,6 +50,8 @@ def _spec(seen: Observed) -> Refused | None:
 
 
 def _tool(seen: Observed) -> Refused | None:
+    if not seen.known:
+        return None
     if seen.config_problem is not None:
         return seen.config_problem
     return Refused(Reason.TOOL_NOT_READY, seen.switched_off) if seen.switched_off else None

@@ -100,11 +100,13 @@ class Observed(Struct, frozen=True, kw_only=True):
     refused because of them, and nothing starts. `config` is the one configuration of the tool's name, ready or not, and
     `config_problem` what `toolconfig.resolve` holds against it; `switched_off` is the sentence of an administrator's
     kill switch (the configuration's `suspend`, or --chaos=off), which stops what runs. `refusal` is what the shared
-    checks of arguments and output found about the run as a whole. `pods_problem` tells that pods cannot be read, or not
-    all: a target that is not found is not gone then, and nothing is chosen or started. `pods` holds each frozen target
-    by UID, `busy` all occupants by (pod UID, container) but those of this PowerTool's own ledger, `running` the
-    captures of this PowerTool that this process works on, `progress` what they have come to. `zone` is that of
-    spec.timeZone (`lib.cron.zone`, which reads a file), None when there is none of that name. Decisions of one process
+    checks of arguments and output found about the run as a whole. `zone` is that of spec.timeZone (`lib.cron.zone`,
+    which reads a file), None when there is none of that name. `pods_problem` tells that pods cannot be read, or not
+    all: a target that is not found is not gone then, and nothing is chosen or started.
+
+    `candidates` are the pods that match now; they are needed only while `schedule.may_begin`. `pods` holds each frozen
+    target by UID, `busy` all occupants by (pod UID, container) but those of this PowerTool's own ledger, `running` the
+    captures of this PowerTool that this process works on, `progress` what they have come to. Decisions of one process
     are made and written one after the other, since `slots` and `busy` must hold what the one before has claimed.
     """
 

@@ -124,27 +124,3 @@ def _matching_labels(tool: PowerTool, pod: Pod) -> dict[str, str]:
     selector = tool.spec.targets.label_selector
     keys = {*selector.match_labels, *(one.key for one in selector.match_expressions)}
     return {key: pod.labels[key] for key in sorted(keys) if key in pod.labels}
-
-
-class Claim(Struct, frozen=True):
-    """What one PowerTool has of a container, for the others: an attempt that is claimed, or queued (`waiting`)."""
-
-    uid: str
-    container: str
-    capture: str
-    waiting: bool
-
-
-def claims(tool: PowerTool) -> tuple[Claim, ...]:
-    """All claims and places in a queue that the ledger of a PowerTool holds. Raises ValueError for a broken ledger."""
-    run = tool.status.run
-    return tuple(
-        Claim(
-            one.uid,
-            one.container,
-            attempt_id(tool, run, one.uid, one.container, one.attempt),
-            one.state is TargetState.QUEUED,
-        )
-        for one in decode(tool.status.ledger)
-        if one.state in CLAIMED_STATES or one.state is TargetState.QUEUED
-    )
