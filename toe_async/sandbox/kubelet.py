@@ -16,7 +16,9 @@ from typing import Self
 
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sandbox import reaper
+from toe_async.sandbox import enclosure, reaper
+from toe_async.sandbox.images import Image
+from toe_async.sandbox.launching import Machine
 from toe_async.sandbox.pod import Pod
 from toe_async.sandbox.podstatus import pod_status
 from toe_async.sandbox.resources import CONFIG_MAPS, NODES, PODS, SECRETS, Resource
@@ -32,14 +34,17 @@ _FINAL = frozenset({"Succeeded", "Failed"})
 class Kubelet:
     """Runs pods while its context is open; leaving it ends every process of every pod."""
 
-    def __init__(self, verbs: Verbs, node: str, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, verbs: Verbs, node: str, clock: Clock, rng: random.Random, images: tuple[Image, ...] = ()
+    ) -> None:
         self._verbs = verbs
         self._node = node
         self._clock = clock
         self._marker = f"{rng.getrandbits(64):016x}"
         self._network = (rng.randrange(2, 255), rng.randrange(256))
         self._addresses = 0
-        self._root = Path()
+        self._images = images
+        self.machine: Machine  # what its containers have in common, once it runs
         self._pods: dict[str, Pod] = {}
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner(self._failed)
@@ -59,8 +64,16 @@ class Kubelet:
 
     @asynccontextmanager
     async def _undertaker(self) -> AsyncIterator[None]:
-        self._root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="toe-sandbox-"))
-        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker, str(self._root))
+        root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="toe-sandbox-"))
+        self.machine = Machine(
+            root,
+            self._marker,
+            self._lookup,
+            self._process_of,
+            self._images,
+            await asyncio.to_thread(enclosure.possible),
+        )
+        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker, str(root))
         process = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, start_new_session=True)
         try:
             yield
@@ -96,6 +109,7 @@ class Kubelet:
                 held.stop(0)
                 self._pods.pop(meta["uid"])
         elif held is not None:
+            held.update(change.item.obj)
             if "deletionTimestamp" in meta:
                 held.stop(meta["deletionGracePeriodSeconds"])
         elif spec.get("nodeName", self._node) == self._node and change.item.obj["status"].get("phase") not in _FINAL:
@@ -104,22 +118,22 @@ class Kubelet:
 
     def _accept(self, item: Item) -> Pod:
         self._addresses += 1
-        address = self._address(self._addresses)
-        namespace = item.key.namespace
-
-        def lookup(plural: str, name: str) -> JsonObject | None:
-            found = self._verbs.store.get(SECRETS if plural == "secrets" else CONFIG_MAPS, Key(namespace, name))
-            return found.obj if found is not None else None
-
         return Pod(
             item.obj,
-            address,
-            root=self._root,
-            marker=self._marker,
+            self._address(self._addresses),
+            machine=self.machine,
             clock=self._clock,
-            lookup=lookup,
             report=lambda pod: self._report(item.key, pod),
         )
+
+    def _lookup(self, plural: str, namespace: str, name: str) -> JsonObject | None:
+        resource = {"secrets": SECRETS, "configmaps": CONFIG_MAPS}[plural]
+        found = self._verbs.store.get(resource, Key(namespace, name))
+        return found.obj if found is not None else None
+
+    def _process_of(self, uid: str) -> int | None:
+        held = self._pods.get(uid)
+        return held.first_process() if held is not None else None
 
     async def _run(self, key: Key, pod: Pod) -> None:
         self._bind(key, pod)
@@ -142,7 +156,7 @@ class Kubelet:
         now = self._verbs.now()
 
         def change(obj: JsonObject) -> JsonObject:
-            status = pod_status(obj, pod.init_states, pod.states, pod.address, now)
+            status = pod_status(obj, pod.state(), now)
             return {**obj, "status": status}
 
         self._write(key, pod, change, "status")
