@@ -185,9 +185,11 @@ class PodSpec(Wire, frozen=True, kw_only=True):
 
 
 class PodStatus(Wire, frozen=True, kw_only=True):
-    """What the pod is."""
+    """What the pod is. `reason` and `message` are a node's that refuses or evicts it."""
 
     phase: str = ""
+    reason: str = ""
+    message: str = ""
     pod_ip: str = field(name="podIP", default="")
     container_statuses: tuple[ContainerStatus, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()

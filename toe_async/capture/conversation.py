@@ -1,0 +1,164 @@
+"""Talking to a supervisor for as long as its container runs: orders, tokens, heartbeats and an end on demand.
+
+The connection may break at any time and is made again; the tool does not mind (facts: an attach ends, the process goes
+on). Nothing that is heard ends anything here: what it means is for the attempt to decide, which is told by `changed`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from toe_async.agent.protocol import Orders, digest, message, orders_message
+from toe_async.apis.captures import NotStored
+from toe_async.capture import toolevents
+from toe_async.capture.toolevents import Events, ToolResult
+from toe_async.capture.toolports import Attached
+from toe_async.kube.errors import KubeError
+from toe_async.kube.remotechannels import STDOUT
+from toe_async.lib.backoff import Backoff
+from toe_async.lib.clock import Clock
+from toe_async.lib.tasks import TaskOwner
+from toe_async.telemetry import log
+
+HEARTBEAT_SECONDS: Final = 15.0
+TOKEN_SECONDS: Final = 240.0
+"""Between two tokens while something is stored; each lives for ten minutes."""
+_TOKEN_AGAIN_SECONDS: Final = 5.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
+_HEALTHY_SECONDS: Final = 60.0
+_log = log.get("capture.conversation")
+
+Token = Callable[[], Awaitable[str | NotStored]]
+
+
+class Conversation:
+    """One supervisor. `run` goes on until it is cancelled; the fields say what was heard so far.
+
+    Orders are None when the container was made for others than we would give; it is only listened to then.
+    """
+
+    def __init__(
+        self,
+        capture_id: str,
+        orders: Orders | None,
+        *,
+        attach: Callable[[], AbstractAsyncContextManager[Attached]],
+        token: Token | None,
+        changed: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._id, self._orders, self._attach, self._token = capture_id, orders, attach, token
+        self._told, self._clock = changed, clock
+        self._digest = digest(orders) if orders is not None else ""
+        self._wake = asyncio.Event()
+        self._cancel = self._wants_token = self._repeat_orders = False
+        self._token_at, self._repeat_at = float("inf"), 0.0
+        self.waits_for_orders = False
+        """Whether it said that it has none."""
+        self.phase = ""
+        self.bytes = 0
+        self.result: ToolResult | None = None
+        self.trouble = ""
+        """Why the connection, or a token, failed last."""
+
+    def cancel(self) -> None:
+        """Tell the tool to end, on this connection and on each that follows."""
+        self._cancel = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Attach again and again, until cancelled."""
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, jitter=0.5)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                async with self._attach() as stream:
+                    await self._talk(stream)
+            except KubeError as error:
+                self.trouble = str(error)
+                _log.info("the connection to a tool is lost", captureID=self._id, why=self.trouble)
+            if self._clock.monotonic() - began > _HEALTHY_SECONDS:
+                backoff.reset()
+            self._told()
+            await asyncio.sleep(backoff.next())
+
+    async def _talk(self, stream: Attached) -> None:
+        """Read and write until one of both ends."""
+        async with TaskOwner(lambda name, error: None) as owner:
+            hearing = owner.start(self._read(stream), name=f"hear {self._id}")
+            telling = owner.start(self._write(stream), name=f"tell {self._id}")
+            ended, _ = await asyncio.wait({hearing, telling}, return_when=asyncio.FIRST_COMPLETED)
+            for one in ended:
+                one.result()
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    async def _write(self, stream: Attached) -> None:
+        said_cancel = False
+        self._repeat_orders = self._orders is not None
+        beat_at = self._clock.monotonic()
+        while True:
+            self._wake.clear()
+            if self._repeat_orders and self._orders is not None:
+                self._repeat_orders = False
+                self._repeat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
+                await stream.send(orders_message(self._orders))
+            if self._cancel and not said_cancel:
+                said_cancel = True
+                await stream.send(message("cancel", capture=self._id))
+            if self._wants_token or self._clock.monotonic() >= self._token_at:
+                await self._send_token(stream)
+            if self._clock.monotonic() >= beat_at:
+                beat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
+                await stream.send(message("heartbeat", capture=self._id))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(beat_at, self._token_at) - self._clock.monotonic()):
+                    await self._wake.wait()
+
+    async def _send_token(self, stream: Attached) -> None:
+        if self._token is None:
+            self._wants_token = False
+            return
+        token = await self._token()
+        if isinstance(token, NotStored):
+            self._wants_token = False
+            self._token_at = self._clock.monotonic() + _TOKEN_AGAIN_SECONDS
+            self.trouble = token.message
+            self._told()
+            return
+        await stream.send(message("token", token=token, capture=self._id))
+        self._wants_token = False
+        self._token_at = self._clock.monotonic() + TOKEN_SECONDS
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, stream: Attached) -> None:
+        events = Events(self._id)
+        async for channel, chunk in stream:
+            if channel != STDOUT:
+                continue
+            for event in events.feed(chunk):
+                self._heard(event)
+
+    def _heard(self, event: toolevents.Event) -> None:
+        match event:
+            case toolevents.Ready():
+                self.waits_for_orders = True
+            case toolevents.Accepted():
+                self.waits_for_orders &= event.digest != self._digest
+            case toolevents.State():
+                self.phase, self.bytes = event.phase, event.bytes
+                self.waits_for_orders = event.phase == "waiting"
+                if event.phase == "keeping" and self.result is None and self._clock.monotonic() >= self._repeat_at:
+                    self._repeat_orders = True  # the result came while nobody listened, and comes again
+                    self._wake.set()
+            case toolevents.NeedToken():
+                self._wants_token = True
+                self._wake.set()
+            case toolevents.Refused():
+                _log.info("a tool refuses a message", captureID=self._id, why=event.message[:200])
+            case ToolResult():
+                self.result = event
+        self._told()
