@@ -112,9 +112,13 @@ class Kubelet:
             held.update(change.item.obj)
             if "deletionTimestamp" in meta:
                 held.stop(meta["deletionGracePeriodSeconds"])
-        elif spec.get("nodeName", self._node) == self._node and change.item.obj["status"].get("phase") not in _FINAL:
+        elif self._is_ours(spec) and change.item.obj["status"].get("phase") not in _FINAL:
             self._pods[meta["uid"]] = pod = self._accept(change.item)
             self._tasks.start(self._run(change.item.key, pod), name=f"pod {change.item.key.name}")
+
+    def _is_ours(self, spec: JsonObject) -> bool:
+        """Every pod that no node has comes here, but for one that waits for somebody to open its gates."""
+        return bool(spec.get("nodeName", self._node) == self._node and not spec.get("schedulingGates"))
 
     def _accept(self, item: Item) -> Pod:
         self._addresses += 1
