@@ -33,7 +33,7 @@ def _run(arguments: list[str], stop: child.Stop) -> int:
     wanted = parser.parse_args(arguments)
     period = max(wanted.interval + 1, int(wanted.duration) - 2)
     argv = [PROGRAM, "record", "-r", RUN, "-i", str(wanted.interval), "-p", str(period)]
-    process = child.start(argv, own_group=True, folder=wanted.output)
+    process = child.start(argv, deaf=True, folder=wanted.output)
     code = child.exit_code(child.until_stopped(process, stop, signal.SIGINT))
     if not code and not any(wanted.output.glob("*.tar.gz")):
         raise child.ToolError("aperf ended without an archive")

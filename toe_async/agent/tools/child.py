@@ -46,7 +46,7 @@ class Stop:
 def start(
     argv: Sequence[str],
     *,
-    own_group: bool = False,
+    deaf: bool = False,
     folder: Path | None = None,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: IO[bytes] | int | None = None,
@@ -54,14 +54,16 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a tool that gets SIGKILL when this process ends, however it ends.
 
-    With `own_group` signals to the group of this process, as the supervisor sends them, do not reach it: for tools that
-    lose their output on SIGTERM. Raises ToolError when there is no such program.
+    The supervisor signals the whole process group. One that is `deaf` ignores SIGTERM, for tools that would lose their
+    output by it, unless it has a handler of its own. Raises ToolError when there is no such program.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
     def bind() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if deaf:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if os.getppid() != parent:
             os._exit(1)  # the parent ended before the line above
 
@@ -72,8 +74,7 @@ def start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            start_new_session=own_group,
-            preexec_fn=bind,  # noqa: PLW1509  nothing but one system call, and no other thread runs yet
+            preexec_fn=bind,  # noqa: PLW1509  only system calls, and no other thread runs yet
         )
     except OSError as error:
         raise ToolError(f"{argv[0]} cannot be started: {error.strerror}") from error

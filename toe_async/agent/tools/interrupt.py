@@ -18,5 +18,5 @@ def main(arguments: list[str]) -> int:
 def _run(arguments: list[str], stop: child.Stop) -> int:
     if not arguments:
         raise child.ToolError("the configuration's defaultArgs name no program to run")
-    process = child.start(arguments, own_group=True)
+    process = child.start(arguments, deaf=True)
     return child.exit_code(child.until_stopped(process, stop, signal.SIGINT))

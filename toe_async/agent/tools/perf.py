@@ -76,8 +76,11 @@ def record(options: list[str], root: str, folder: Path, stop: child.Stop) -> int
         [PROGRAM, "record", "-q", *options, "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert sampler.stdout is not None
-    script = [PROGRAM, "script", "-i", "-", "-F", folding.FIELDS, "--no-inline", "--symfs", root]
-    printer = child.start(script, stdin=sampler.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    script = [PROGRAM, "script", "-i", "-", "-F", folding.FIELDS, "--no-inline", "--symfs", "."]
+    # From inside the target's root: given the path /proc/PID/root itself, perf 6.1 finds no file below it.
+    printer = child.start(
+        script, deaf=True, folder=Path(root), stdin=sampler.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     sampler.stdout.close()
     stacks: Counter[str] = Counter()
     helpers = [

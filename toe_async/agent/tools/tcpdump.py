@@ -72,7 +72,8 @@ def compiled(options: list[str], expression: list[str]) -> None:
     """Have tcpdump compile the filter for the interface; raises ToolError with its words when it cannot."""
     code, text = child.output_of([PROGRAM, "-d", *options, "--", *expression], seconds=20)
     if code:
-        lines = [line for line in text.splitlines() if line.startswith("tcpdump:")] or text.splitlines()[-1:]
+        said = [line for line in text.splitlines() if "data link type" not in line]
+        lines = [line for line in said if line.startswith("tcpdump:")] or said[-1:]
         raise child.ToolError(f"tcpdump does not start: {' '.join(lines).replace('tcpdump: ', '')[:500]}")
 
 
