@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,10 +13,10 @@ from toe_async.apis.crd import all_crds
 from toe_async.kube.errors import KubeError, parse_error
 from toe_async.kube.requests import Request
 from toe_async.lib.clock import Clock
-from toe_async.sandbox import bodies, cel, listing
+from toe_async.sandbox import bodies, cel, crds, listing
 from toe_async.sandbox.admission import Admission
 from toe_async.sandbox.patches import BY_TYPE
-from toe_async.sandbox.resources import CRDS, NAMESPACES, Registry, Resource
+from toe_async.sandbox.resources import NAMESPACES, Registry, Resource
 from toe_async.sandbox.routes import Route, route
 from toe_async.sandbox.selection import selection
 from toe_async.sandbox.status import JsonObject, Refusal, method_not_allowed, no_such_path, not_found
@@ -65,11 +66,11 @@ class DirectApi:
         store.listeners.append(lambda resource, change: self.changes.append(change))
 
     def install(self, *namespaces: str) -> None:
-        """Make namespaces and define our kinds."""
+        """Make namespaces and serve our kinds."""
         for name in namespaces:
             self.verbs.create(NAMESPACES, "", {"metadata": {"name": name}})
-        for crd in all_crds():
-            self.verbs.create(CRDS, "", crd)
+        for resource in _our_kinds():
+            self.registry.add(resource)
 
     @property
     def writes(self) -> list[Call]:
@@ -90,8 +91,9 @@ class DirectApi:
             self.resource(plural), key, lambda live: merge(live, patch), subresource=subresource
         ).item.obj
 
-    def delete(self, plural: str, namespace: str, name: str) -> None:
-        self.verbs.delete(self.resource(plural), Key(namespace, name), bodies.delete_options(b"", "", {}))
+    def delete(self, plural: str, namespace: str, name: str, *, at_once: bool = False) -> None:
+        options = bodies.delete_options(b"", "", {"gracePeriodSeconds": "0"} if at_once else {})
+        self.verbs.delete(self.resource(plural), Key(namespace, name), options)
 
     def get(self, plural: str, namespace: str, name: str) -> JsonObject | None:
         held = self.store.get(self.resource(plural), Key(namespace, name))
@@ -188,6 +190,16 @@ class DirectApi:
     def _patch(self, request: Request, resource: Resource, key: Key, subresource: str) -> Written:
         kind, patch = bodies.patch(request.body or b"", request.content_type, resource)
         return self.verbs.update(resource, key, lambda live: BY_TYPE[kind](live, patch), subresource=subresource)
+
+
+@cache
+def _our_kinds() -> tuple[Resource, ...]:
+    """What our CRDs define; their rules are compiled once for all tests."""
+    found: list[Resource] = []
+    for crd in all_crds():
+        crds.default(crd)
+        found += crds.resources(crd)
+    return tuple(found)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What people and dashboards are told of tool runs: Events on the PowerTool and its pods, and metrics."""
+"""What is told of decisions about PowerTools: Events on them and on their pods, and refusals counted."""
 
 from collections.abc import Iterable
 from typing import Literal, Protocol
@@ -7,7 +7,6 @@ from toe_async.apis.kinds import POWER_TOOLS
 from toe_async.apis.meta import ObjectRef
 from toe_async.apis.powertool import PowerTool
 from toe_async.apis.reasons import Reason
-from toe_async.capture.toolrun import Progress, ToolCapture
 from toe_async.controllers.powertool.facts import Told
 from toe_async.telemetry.metrics import OperatorMetrics
 
@@ -49,14 +48,6 @@ class Accounts:
             if one.reason in DENIALS:
                 self._metrics.authz_denials.labels(one.reason).inc()
             self._events.event(ref, "Warning" if one.warning else "Normal", one.reason, one.message, "RunTool")
-
-    def ended(self, capture: ToolCapture, progress: Progress) -> None:
-        """Count one attempt that is over and whose outcome is written."""
-        kind = POWER_TOOLS.kind
-        self._metrics.captures.labels(kind, capture.tool.name, progress.state.lower(), progress.reason).inc()
-        if progress.finished_at is not None:
-            seconds = (progress.finished_at - capture.claimed_at).total_seconds()
-            self._metrics.capture_duration.labels(kind).observe(max(0.0, seconds))
 
 
 def reference(tool: PowerTool) -> ObjectRef:

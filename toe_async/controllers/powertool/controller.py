@@ -259,7 +259,8 @@ class PowerToolController:
         for capture in decided.starts:
             self._start(capture)
         for id_ in decided.settled:
-            self._settle(id_)
+            self._captures.pop(id_, None)
+            self._runner.forget(id_)
         self._accounts.tell(tool, decided.events)
         if decided.used:
             await self._use(tool)
@@ -280,9 +281,9 @@ class PowerToolController:
         try:
             written = await self._writer.status(tool, decided.status)
         except (Conflict, NotFound):
-            del self._tentative[key]
+            self._tentative.pop(key, None)
             raise
-        del self._tentative[key]
+        self._tentative.pop(key, None)
         self._own.wrote(key, written)
         self._noted(key, written)
         if freed:
@@ -309,12 +310,6 @@ class PowerToolController:
     def _start(self, capture: ToolCapture) -> None:
         self._captures[capture.id] = capture
         self._runner.start(capture, self._progressed)
-
-    def _settle(self, id_: str) -> None:
-        capture, progress = self._captures.pop(id_, None), self._runner.progress(id_)
-        if capture is not None and progress is not None:
-            self._accounts.ended(capture, progress)
-        self._runner.forget(id_)
 
     def _release(self, key: ToolKey, uid: str) -> None:
         """Stop the captures of an object that is gone: all of `key` but those of the incarnation that is there."""

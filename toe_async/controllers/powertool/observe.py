@@ -121,6 +121,11 @@ class Views:
         """The configuration of a tool's name, usable or not."""
         return self._config(name)
 
+    def compatible_with(self, name: str) -> tuple[str, ...]:
+        """The tools that a tool's configuration says it gets along with."""
+        config = self._config(name)
+        return config.spec.compatible_with if config is not None else ()
+
     def sink_of(self, spec: PowerToolSpec) -> SinkRef | None:
         """Where the operator has a hand in the output's way; None for modes that it has not."""
         output = spec.output
