@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from toe_async.sandbox import apiservices, crds, ephemeral
+from toe_async.sandbox import apiservices, crds, ephemeral, podsecurity
 from toe_async.sandbox.resources import (
     APISERVICES,
     CRDS,
@@ -192,6 +192,8 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None, subresour
             if old is not None and subresource == ephemeral.SUBRESOURCE:
                 return ephemeral.check(obj, old)
             return _check_pod(obj, old)
+        case NAMESPACES.storage_key:
+            return podsecurity.check_labels(obj["metadata"].get("labels") or {})
         case CRDS.storage_key:
             return crds.validate(obj)
         case LEASES.storage_key:

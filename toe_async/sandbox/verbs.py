@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from toe_async.lib.clock import Clock, parse_rfc3339, rfc3339
-from toe_async.sandbox import builtin, crds, ephemeral
+from toe_async.sandbox import builtin, crds, ephemeral, podsecurity
 from toe_async.sandbox.admission import Admission, Attempt
 from toe_async.sandbox.rbac import MASTERS, User
 from toe_async.sandbox.resources import CRDS, NAMESPACES, PODS, Registry, Resource
@@ -360,19 +360,19 @@ class Verbs:
         old: JsonObject | None = None,
         subresource: str = "",
     ) -> None:
-        self._admission.review(
-            Attempt(
-                operation=operation,
-                resource=resource,
-                namespace=key.namespace,
-                name=key.name,
-                user=context.user,
-                obj=obj,
-                old=old,
-                subresource=subresource,
-                dry_run=context.dry_run,
-            )
+        attempt = Attempt(
+            operation=operation,
+            resource=resource,
+            namespace=key.namespace,
+            name=key.name,
+            user=context.user,
+            obj=obj,
+            old=old,
+            subresource=subresource,
+            dry_run=context.dry_run,
         )
+        podsecurity.review(self.store, attempt)
+        self._admission.review(attempt)
 
     def _finished(self, resource: Resource, obj: JsonObject) -> bool:
         meta = obj["metadata"]
