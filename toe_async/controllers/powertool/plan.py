@@ -46,6 +46,7 @@ CANCEL_SECONDS = 120.0
 """How long after its deletion a PowerTool waits for its tools to end, at most (H28)."""
 WAITING_SECONDS = 15.0  # another tool's end is seen by looking again, should nobody tell
 HELD_SECONDS = 60.0
+_INSIDE = frozenset({"batch", "backoff"})  # waits that end by what the run itself does
 
 
 class _Work(Struct, frozen=True):
@@ -212,7 +213,9 @@ def _concluded(seen: Observed, work: _Work, refusal: Refused | None, before: tup
         settled=_settled(seen),
         used=bool(work.started),
         events=events(tool, new, before, members),
-        recheck_seconds=_recheck(seen, new, members, waits=bool(work.waits), held=_held(seen, work, refusal)),
+        recheck_seconds=_recheck(
+            seen, new, members, waits=bool(work.waits.keys() - _INSIDE), held=_held(seen, work, refusal)
+        ),
     )
 
 
