@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
+from tests.authorisation.limits import AGENTS, CONTAINERS, SECRETS, tool
 from tests.authorisation.rows import Places, rbac, rows, users
 from tests.e2e.harness import OPERATOR_USER, Kube, Object, until
 
@@ -108,20 +109,6 @@ def target(name: str) -> Object:
     }
 
 
-def tool(name: str = "toe-0123456789", **more: object) -> Object:
-    made = {"name": name, "image": "registry.invalid/tool:1", "command": ["/opt/toe/supervisor"], "stdin": True}
-    return {**made, **more}
-
-
-LIMITED: list[tuple[str, Object, str]] = [
-    ("one of ours", tool(), ""),
-    ("another name", tool("debugger"), "named toe-*"),
-    ("another program", tool(command=["/bin/sh"]), "run /opt/toe/supervisor"),
-    ("no program, so the image's own", {k: v for k, v in tool().items() if k != "command"}, "run /opt/toe/supervisor"),
-    ("an environment", tool(env=[{"name": "TOKEN", "value": "x"}]), "no environment"),
-]
-
-
 @pytest.fixture(scope="module")
 def limited(installed: Kube, places: Places) -> Iterator[Places]:
     """The operator's account with all rights that its policies speak of, so that nothing but they can refuse."""
@@ -154,14 +141,14 @@ def add(kube: Kube, places: Places, container: Object, user: str) -> str:
     return done.err if done.code else ""
 
 
-@pytest.mark.parametrize(("container", "said"), [row[1:] for row in LIMITED], ids=[row[0] for row in LIMITED])
+@pytest.mark.parametrize(("container", "said"), [row[1:] for row in CONTAINERS], ids=[row[0] for row in CONTAINERS])
 def test_the_operators_account_may_only_add_containers_of_its_own(
     installed: Kube, limited: Places, container: Object, said: str
 ) -> None:
     """Whatever its code does, and whatever its RBAC would let it do."""
     answer = add(installed, limited, container, OPERATOR_USER)
     assert ("toe-operator-limits-containers" in answer and said in answer) if said else answer == ""
-    if container["name"] == "debugger":
+    if container.get("name") == "debugger":
         assert add(installed, limited, container, "") == "", "others are no business of this policy"
 
 
@@ -203,22 +190,6 @@ def test_the_operators_account_may_only_attach_to_its_own(installed: Kube, limit
     assert said not in as_admin.err
 
 
-def secret(**more: object) -> Object:
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "toe-authz"}, **more}
-
-
-SECRETS: list[tuple[str, str, Object, bool]] = [
-    ("an empty one", "toe-agents", secret(type="Opaque"), True),
-    ("one without a type, which is Opaque", "toe-agents", secret(), True),
-    ("one with data", "toe-agents", secret(stringData={"a": "b"}), False),
-    ("one of another type", "toe-agents", secret(type="example.com/own"), False),
-    ("one that a token is put into", "toe-agents",
-     secret(type="kubernetes.io/service-account-token",
-            metadata={"name": "t", "annotations": {"kubernetes.io/service-account.name": "default"}}), False),
-    ("an empty one elsewhere", "toe-system", secret(type="Opaque"), False),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize(("namespace", "body", "taken"), [row[1:] for row in SECRETS], ids=[row[0] for row in SECRETS])
 def test_the_operators_account_may_only_make_empty_secrets(
     installed: Kube, limited: Places, namespace: str, body: Object, taken: bool
@@ -228,27 +199,6 @@ def test_the_operators_account_may_only_make_empty_secrets(
     done = installed(*words, stdin=json.dumps(body), user=OPERATOR_USER, check=False)
     assert (done.code == 0) is taken, done.err
     assert taken or "toe-operator-limits-secrets" in done.err
-
-
-def agent(namespace: str = "toe-agents", **more: object) -> Object:
-    spec = {"hostPID": True, "automountServiceAccountToken": False, "activeDeadlineSeconds": 60,
-            "containers": [tool()], **more}  # fmt: skip
-    metadata = {"name": "toe-0123456789", "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
-            "spec": {key: value for key, value in spec.items() if value is not None}}  # fmt: skip
-
-
-AGENTS: list[tuple[str, Object, bool]] = [
-    ("one of ours", agent(), True),
-    ("another namespace", agent("toe-authz-own"), False),
-    ("another program", agent(containers=[tool(command=["sh"])]), False),
-    ("another container beside it", agent(containers=[tool(), tool("shell")]), False),
-    ("an init container", agent(initContainers=[tool("toe-init")]), False),
-    ("an environment", agent(containers=[tool(env=[{"name": "A", "value": "b"}])]), False),
-    ("the node's files", agent(volumes=[{"name": "root", "hostPath": {"path": "/"}}]), False),
-    ("no deadline", agent(activeDeadlineSeconds=None), False),
-    ("an API token", agent(automountServiceAccountToken=None), False),
-]
 
 
 @pytest.mark.parametrize(("body", "taken"), [row[1:] for row in AGENTS], ids=[row[0] for row in AGENTS])
