@@ -107,6 +107,7 @@ class Attempt:
         self._record = ToolRecord(capture, parts.captures, parts.clock)
         self._fetching: Fetching | None = None
         self._seen = Look(phase="absent")
+        self._outcome: Progress | None = None
         self.found = False
         """Whether the container was there before: another process had made it."""
 
@@ -130,14 +131,22 @@ class Attempt:
                 if ticket is not None:
                     ticket.leave()
                 raise
-        await self._clean(progress)
+        self._outcome = progress
         return progress
 
     async def release(self) -> None:
-        """The outcome is written down: let go of what was kept for the case that it is asked for again."""
+        """The outcome is written down: take back what an attempt that is begun again would need.
+
+        Without its agent pod it would make another one, and with a closed record it would end otherwise. What fails
+        here ends by itself: pods by their deadline, records by their expiry.
+        """
+        completed = self._outcome is not None and self._outcome.state is TargetState.COMPLETED
         self._parts.deliveries.release(self._capture.id)
         if self._fetching is not None:
             await self._fetching.fetched()
+        if self._mode == "collector" and not completed:
+            await self._record.close()
+        if not (completed and self._mode == "ephemeral"):
             await self._delete_agent()
 
     # -- steps --------------------------------------------------------------------------------------------------------
@@ -344,14 +353,6 @@ class Attempt:
             started_at=self._seen.started_at or self._progress.started_at,
             finished_at=self._seen.finished_at or self._parts.clock.now(),
         )
-
-    async def _clean(self, progress: Progress) -> None:
-        """Take back what an attempt that is over has no use for; what fails here ends by itself."""
-        if self._mode == "collector" and progress.state is not TargetState.COMPLETED:
-            await self._record.close()
-        kept = progress.state is TargetState.COMPLETED and self._mode in _KEPT_MODES
-        if not kept:
-            await self._delete_agent()
 
     async def _delete_agent(self) -> None:
         if not self._vessel.agent or not self._vessel_uid:
