@@ -143,10 +143,9 @@ class Channel:
         return self._read(now) if self._stdin in ready and self._read_at <= now else []
 
     def drain(self, until: float) -> None:
-        """Send what waits, no longer than until then."""
-        while self._outbox.pending and (now := time.monotonic()) < until:
-            self._read_at = max(self._read_at, until)
-            self._write_at = min(self._write_at, now + 0.1)
+        """Send what waits, no longer than until then or until it is known that nobody reads."""
+        self._read_at, self._write_at = until, 0.0
+        while self._outbox.pending and not self._write_at and time.monotonic() < until:
             self.turn(until)
 
     def _write(self, now: float) -> None:

@@ -59,6 +59,7 @@ class Meter:
         self._duty = DutyCycle(now) if capped and orders.throttle == "signal" else None
         self._strikes = Strikes(now) if capped and self._duty is None else None
         self._cpu, self.most_rss = 0.0, 0
+        self._between = 0.05
         self.harm = ""
         """Why the tool must end now."""
 
@@ -89,7 +90,8 @@ class Meter:
             self.harm = self.harm or self._strikes.step(sample, self._caps)
             return now + WINDOW
         if self._duty is None:
-            return now + SELDOM
+            self._between = min(self._between * 2, SELDOM)  # so that a short run is seen, and a long one costs little
+            return now + self._between
         before = self._duty.stopped
         wait = self._duty.step(now, usage.cpu, self._caps.cores(self._target.cores if self._target is not None else 0))
         if self._duty.stopped != before:

@@ -11,7 +11,8 @@ Messages, operator -> supervisor (`type`, further fields; a `capture` that is an
   orders {orders: {...Orders}}         made by `orders_message`
   token {token, capture?}              made by `message("token", ...)`, like the rest
   heartbeat {capture?}                 answered by `state`
-  cancel {capture?, discard?}          ends the tool; what it has collected is still stored, unless `discard` is true
+  cancel {capture?, discard?}          ends the tool; what it has collected is still stored or kept, unless `discard` is
+                                       true. While a result is kept it ends the keeping
 
 Events, supervisor -> operator:
   ready {capture}                      started; waits for orders

@@ -40,6 +40,12 @@ class Course:
     fault: Stop | None = None
     note: str = ""
 
+    @property
+    def well(self) -> bool:
+        """The tool has done its work."""
+        by_itself = self.stop is None and self.ended is not None and self.ended.code == 0
+        return by_itself or (self.stop == TIME_IS_OVER and not self.killed)
+
 
 def judge(course: Course) -> tuple[str, str, str]:
     """Outcome, reason and message. The first that went wrong is the reason.

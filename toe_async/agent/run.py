@@ -3,7 +3,7 @@
 The main thread waits for messages, signals, the tool and the clock; a worker thread stores. The tool ends at its own
 deadline by the monotonic clock whatever becomes of the operator, and a result is written whatever happens but SIGKILL.
 A cancel ends the tool and stores what it has collected, unless the message says `discard`; SIGTERM (the pod is deleted)
-does the same within the seconds that a pod has left.
+does the same within the seconds that a pod has left. A cancel while the result is kept ends the keeping.
 """
 
 from __future__ import annotations
@@ -303,11 +303,14 @@ class Supervisor:
             fault = storing.fault
             if not storing.finished.is_set():
                 fault = Stop("UploadFailed", "the output could not be stored in time")
+            if fault is not None and self._ending() is not None and course.well:
+                course = replace(course, stop=self._ending())
             course = replace(course, leaves=storing.leaves, fault=course.fault or fault, note=storing.note)
         outcome, reason, message = judge(course)
         port = storing.port if storing is not None else 0
         self._report(self._result(course, outcome, reason, message, port))
         if storing is not None:
+            self._cancel = None  # what was collected before a cancel is kept like any other; another one ends that
             self._keep(orders, storing)
         return {"completed": COMPLETED, "failed": FAILED, "cancelled": WAS_CANCELLED}[outcome]
 
@@ -317,10 +320,8 @@ class Supervisor:
             self._turn(until)
 
     def _keep(self, orders: Orders, storing: Storing) -> None:
-        """Stay while somebody may fetch; a cancel or signal ends it."""
-        if storing.over.is_set() or self._ending() is not None:
-            storing.end()
-        else:
+        """Stay while somebody may fetch; a further cancel or a signal ends it."""
+        if any(leaf.state == "kept" for leaf in storing.leaves) and self._ending() is None:
             self._enter("keeping")
         until = time.monotonic() + orders.keep_seconds + orders.upload_seconds
         while not storing.over.is_set() and time.monotonic() < until and self._ending() is None:

@@ -1,4 +1,4 @@
-"""Which process the tool is for: never ours, never pause, never the init that only waits for the real one."""
+"""Which process the tool is for: never a supervisor's, never pause, never an init that only waits for the real one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from toe_async.agent.procfs import Process, below, cgroup, command, processes
+from toe_async.agent.protocol import SUPERVISOR
 
 SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh")
 INITS = ("tini", "tini-static", "dumb-init", "docker-init", "catatonit", "my_init")
@@ -88,7 +89,8 @@ def find_target(pod_uid: str, container_id: str) -> Target:
         TargetMissingError: there is none, or several containers share the namespace and no id says which is meant.
     """
     table = processes()
-    ours = {os.getpid(), *below(table, os.getpid())}
+    supervisors = [pid for pid in table if pid == os.getpid() or SUPERVISOR in command(pid)[:3]]
+    ours = {one for pid in supervisors for one in (pid, *below(table, pid))}
     others = {pid: one for pid, one in table.items() if pid not in ours and not one.dead and not _is_pause(one)}
     if container_id or pod_uid:
         inside = {pid: one for pid, one in others.items() if in_container(cgroup(pid), pod_uid, container_id)}
