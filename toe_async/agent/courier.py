@@ -34,6 +34,9 @@ class Delivery(Protocol):
     def abort(self) -> None:
         """From any thread: end what is under way."""
 
+    def close(self) -> None:
+        """Give back what was used; nothing is asked of it any more."""
+
 
 class Courier:
     """Delivers leaves one after the other. `leaves` is what became of them, `faults` why some did not arrive."""

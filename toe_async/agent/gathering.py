@@ -65,13 +65,20 @@ class Gathering:
         return found
 
     def rest(self) -> list[Source]:
-        """Everything else, once the tool has ended."""
+        """Everything else, once the tool has ended. What cannot be opened is a source too, that will be lost."""
         found: list[Source] = []
-        with suppress(FileNotFoundError):
+        try:
             found += self._last_of_stdout()
-        for one in self._found():
-            if one.identity not in self._seen:
-                found += self._file(one)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            found += self._source(STDOUT, f"{self._tool}.out", 0, None)
+        try:
+            left = [one for one in self._found() if one.identity not in self._seen]
+        except OSError:
+            return found + self._source(OUT, f"{self._tool}-files", 0, None)
+        for one in left:
+            found += self._file(one)
         return found
 
     def log(self) -> list[Source]:

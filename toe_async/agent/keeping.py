@@ -43,6 +43,9 @@ class Keeping:
     def abort(self) -> None:
         """Nothing here takes time."""
 
+    def close(self) -> None:
+        """What is kept is the shelf's to remove."""
+
 
 class Shelf:
     """The kept leaves of a run, seen by the supervisor. `folder` is the open state folder."""

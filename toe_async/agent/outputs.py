@@ -96,6 +96,7 @@ class Outputs:
                 run.drain(deadline)
         finally:
             late.cancel()
+            run.place.close()
         leaves = run.give_up()
         kept = {leaf.name: leaf for leaf in leaves if leaf.state == "kept"}
         if kept and not self._cancelled.is_set():
@@ -132,17 +133,13 @@ class Outputs:
         if self._run is not None:
             self._run.end()
 
-    def stored_bytes(self) -> int:
-        """Bytes of all leaves that are stored or kept."""
-        return self._run.stored_bytes() if self._run is not None else 0
-
     def _over(self, seconds: float) -> bool:
         self._cancelled.wait(seconds)
         return self._cancelled.is_set() or (self._server is not None and self._server.fetched.is_set())
 
 
 class _Run:
-    """One run's sources on their way. All but `end`, `token` and `stored_bytes` belong to one thread."""
+    """One run's sources on their way. All but `end` and `token` belong to one thread."""
 
     def __init__(
         self, orders: Orders, folder: str, mount: str, wake: threading.Event, cancelled: threading.Event
@@ -226,10 +223,6 @@ class _Run:
             what = f"no file that matches {globs}" if globs else "no file"
             return CollectingError("NoOutput", f"the tool left {what} and wrote nothing to its stdout", leaves)
         return None
-
-    def stored_bytes(self) -> int:
-        """Bytes of all leaves that are stored or kept."""
-        return sum(leaf.size for leaf in tuple(self._courier.leaves) if leaf.state != "lost")
 
     def _stopped(self) -> bool:
         return self._late.is_set() or self._cancelled.is_set()

@@ -80,6 +80,9 @@ class PvcCopy:
         """End the copy under way; nothing of it is left."""
         self._aborted = True
 
+    def close(self) -> None:
+        """Nothing is left open."""
+
     def _stopped(self) -> bool:
         return self._aborted
 

@@ -70,6 +70,10 @@ class CollectorUpload:
         """End what is under way; every later call raises Stopped."""
         self._http.abort()
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
     def _send(self, source: int, path: str, leaf: Packed) -> Leaf:
         begun = offset = self._offset(path, leaf)
         while True:
