@@ -19,6 +19,13 @@ RIGHTS = (
 _LEFT_OUT = {"Deployment"}  # the sandbox has none: their pods are made here
 
 Object = dict[str, Any]
+_RESTRICTED = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What the namespace of operator and collector asks of every container."""
 
 
 def deployed(names: Iterable[str]) -> list[Object]:
@@ -41,7 +48,13 @@ def python_pod(namespace: str, name: str, command: list[str], *, profiled: bool 
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "PYTHONPATH", "value": str(ROOT)},
     ]
-    only = {"name": name, "image": "this-checkout", "command": [sys.executable, "-m", *command], "env": env}
+    only = {
+        "name": name,
+        "image": "this-checkout",
+        "command": [sys.executable, "-m", *command],
+        "env": env,
+        "securityContext": _RESTRICTED,
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from directapi import Call
 from powertool_rig import Rig, failed, until
@@ -12,6 +13,7 @@ from toe_async.apis.powertool import Phase, TargetState
 from toe_async.controllers.powertool.facts import FINALIZER
 from toe_async.controllers.powertool.observe import Limits
 from toe_async.kube.errors import KubeError, TransportError
+from toe_async.kube.requests import Request
 
 GRANT = "toe.run/powertools-from"
 
@@ -380,3 +382,56 @@ async def test_events_tell_the_begin_and_the_end() -> None:
         await asyncio.sleep(120)
     assert rig.events
     assert len(rig.events) == len(set(rig.events))
+
+
+@pytest.mark.looptime
+async def test_the_hottest_pods_are_those_that_the_metrics_api_says() -> None:
+    """One list of the namespace when the run begins, and none afterwards."""
+    rig = rig_with("web-0", "web-1", "web-2", "web-3")
+    use = {"web-0": "10m", "web-1": "900m", "web-2": "20m", "web-3": "800m"}
+    asked: list[str] = []
+
+    def metrics(request: Request) -> bytes | None:
+        if not request.path.startswith("/apis/metrics.k8s.io/"):
+            return None
+        asked.append(request.path)
+        return msgspec.json.encode(
+            {
+                "items": [
+                    {
+                        "metadata": {"name": name, "namespace": "shop"},
+                        "timestamp": "2026-01-24T20:00:00Z",
+                        "window": "15s",
+                        "containers": [{"name": "app", "usage": {"cpu": cpu, "memory": "1Mi"}}],
+                    }
+                    for name, cpu in use.items()
+                ]
+            }
+        )
+
+    rig.api.computed = metrics
+    targets = {"labelSelector": {"matchLabels": {"app": "web"}}, "pick": "Hottest", "maxTargets": 2}
+    async with rig.process():
+        rig.tool(targets=targets)
+        await until(lambda: is_over(rig))
+    assert {tool.capture.target.pod for tool in rig.world.tools.values()} == {"web-1", "web-3"}
+    assert len(asked) <= 2, "asked by the decision that adds the finalizer and by the one that claims"
+
+
+@pytest.mark.looptime
+async def test_a_schedule_runs_in_its_zone_again_and_again_and_each_run_chooses_anew() -> None:
+    """Every minute: a pod that is gone is not chosen again, one that came is."""
+    rig = rig_with("web-0")
+    async with rig.process():
+        rig.tool(schedule="* * * * *", timeZone="Europe/Berlin")
+        await until(lambda: len(rig.world.tools) == 1, 120)
+        await until(lambda: is_over(rig), 30)
+        rig.api.delete("pods", "shop", "web-0", at_once=True)
+        rig.pod("web-9")
+        await until(lambda: len(rig.world.tools) == 2, 120)
+        await until(lambda: is_over(rig), 30)
+        rig.api.change("powertools", "shop", "run", {"spec": {"suspend": True}})
+        await asyncio.sleep(300)
+    assert [tool.capture.target.pod for tool in rig.world.tools.values()] == ["web-0", "web-9"]
+    assert len({tool.capture.run for tool in rig.world.tools.values()}) == 2
+    assert rig.read().status.runs
