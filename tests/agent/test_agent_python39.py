@@ -81,8 +81,10 @@ def old_pythons() -> list[str]:
     """Those of 3.9 and 3.10 that work, on PATH or among pyenv's."""
     versions = [path for old in ("3.9", "3.10") for path in Path.home().glob(f".pyenv/versions/{old}.*/bin/python3")]
     named = [found for name in ("python3.9", "python3.10") if (found := shutil.which(name))]
-    found = [*named, *map(str, versions)]
-    return [one for one in found if not subprocess.run([one, "-c", ""], capture_output=True, check=False).returncode]
+    all_found = [*named, *map(str, versions)]
+    return [
+        one for one in all_found if not subprocess.run([one, "-c", ""], capture_output=True, check=False).returncode
+    ]
 
 
 def test_old_pythons_run_the_supervisor() -> None:

@@ -89,10 +89,9 @@ def test_a_program_that_cannot_be_started_says_why(tmp_path: Path, argv: tuple[s
 
 
 def test_at_its_time_a_tool_is_ended_and_that_is_success(tmp_path: Path) -> None:
-    began = time.monotonic()
     result = run(tmp_path, SLEEP, duration=0.4)
     assert (result["outcome"], result["signal"]) == ("completed", signal.SIGTERM)
-    assert 0.4 <= result["seconds"] < 2 < time.monotonic() - began + 2
+    assert 0.4 <= result["seconds"] < 2
 
 
 def test_a_tool_that_will_not_end_is_killed_and_has_timed_out(tmp_path: Path) -> None:
@@ -316,6 +315,22 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_target_that_is_not_here_fails_a_tool_that_needs_it(tmp_path: Path) -> None:
     result = run(tmp_path, ("echo", "{target_pid}"), target_pod_uid="0b3f2c4e-9f6c-4b7e-8d55-2f0c9f1d7a10")
     assert (result["outcome"], result["reason"]) == ("failed", "TargetContainerMissing")
+
+
+def test_orders_whose_output_cannot_be_stored_end_the_tool_at_once(tmp_path: Path) -> None:
+    result = run(tmp_path, SLEEP, compress="lzma", duration=60.0)
+    assert (result["outcome"], result["reason"]) == ("failed", "InvalidSpec")
+
+
+def test_a_supervisor_killed_while_it_stores_leaves_word_of_it(tmp_path: Path) -> None:
+    told = orders(*python("print('x')"), mode="collector", endpoint="http://127.0.0.1:9", upload_seconds=60.0)
+    with Supervised(told, tmp_path) as one:
+        one.order()
+        one.until("need-token")
+        one.process.kill()
+        one.process.wait(10)
+        said = json.loads(one.report.read_bytes())
+    assert (said["outcome"], said["reason"], said["exit_code"]) == ("failed", "UploadFailed", 0)
 
 
 def test_a_stopped_tool_is_continued_to_be_ended(tmp_path: Path) -> None:

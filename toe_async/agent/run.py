@@ -1,9 +1,10 @@
 """One run of one tool, from orders to result: `supervisor run`.
 
 The main thread waits for messages, signals, the tool and the clock; a worker thread stores. The tool ends at its own
-deadline by the monotonic clock whatever becomes of the operator, and a result is written whatever happens but SIGKILL.
-A cancel ends the tool and stores what it has collected, unless the message says `discard`; SIGTERM (the pod is deleted)
-does the same within the seconds that a pod has left. A cancel while the result is kept ends the keeping.
+deadline by the monotonic clock whatever becomes of the operator. A result is written whatever happens but SIGKILL
+before the tool has ended; after that even SIGKILL leaves one, which says that the output was not stored.
+A cancel ends the tool and stores what it has collected, unless the message says `discard`; SIGTERM (the pod is
+deleted) does the same within the seconds that a pod has left. A cancel while the result is kept ends the keeping.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ CANCELLED_STORING = 60.0
 _KILLED_SECONDS = 10.0
 _STRAYS_SECONDS = 1.0
 _HUNG_SECONDS = 10.0
+_ENDED_SECONDS = 3.0
 _SAY_SECONDS = 2.0
 
 
@@ -223,6 +225,8 @@ class Supervisor:
             now = time.monotonic()
             if (stop := self._ending() or self._silence(orders)) is not None:
                 return stop
+            if self._storing is not None and self._storing.fault is not None:
+                return self._storing.fault
             if now >= until:
                 return TIME_IS_OVER
             if now >= size_at:
@@ -284,6 +288,7 @@ class Supervisor:
         storing = self._storing
         if storing is not None:
             self._enter("storing")
+            self._write(self._result(course, *judge(replace(course, fault=course.fault or _NOT_STORED)), 0))
             allowed = orders.upload_seconds
             if course.stop is not None and course.stop.reason == "Cancelled":
                 allowed = min(allowed, CANCELLED_STORING)
@@ -299,7 +304,7 @@ class Supervisor:
                 self._turn(until)
             if not storing.finished.is_set():
                 storing.end()
-                self._storing_within(storing, _HUNG_SECONDS)
+                self._storing_within(storing, _ENDED_SECONDS)
             fault = storing.fault
             if not storing.finished.is_set():
                 fault = Stop("UploadFailed", "the output could not be stored in time")
@@ -350,10 +355,14 @@ class Supervisor:
             port=port,
         )
 
-    def _report(self, result: Result) -> None:
+    def _write(self, result: Result) -> bytes:
         text = encode_result(result)
         with contextlib.suppress(OSError), open(self._terms.report, "wb") as file:
             file.write(text)
+        return text
+
+    def _report(self, result: Result) -> None:
+        text = self._write(result)
         self._told = b'{"type":"result",' + text[1:] + b"\n"
         self._channel.say_last(self._told)
 
@@ -410,6 +419,9 @@ class Supervisor:
     def _say_state(self) -> None:
         passed = round(time.monotonic() - self._since, 1)
         self._channel.say("state", phase=self._phase, seconds=passed, bytes=self._bytes, target=self._target)
+
+
+_NOT_STORED = Stop("UploadFailed", "the supervisor was killed before the output was stored")
 
 
 def _too_large(orders: Orders) -> Stop:
