@@ -55,15 +55,14 @@ def test_a_namespace_keeps_its_grants_and_labels() -> None:
     )
 
 
-def test_a_namespace_tells_what_powertools_depend_on() -> None:
-    """The grant of its pods and the Pod Security level that it enforces; no label leaves the level to the server."""
+def test_a_namespace_keeps_what_powertools_depend_on() -> None:
+    """The grant of its pods, and its labels, of which one names the Pod Security level."""
     annotations = {"toe.run/powertools-from": "ops,ci-*", "other": "x"}
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     raw = json.dumps({"metadata": {"name": "shop", "labels": labels, "annotations": annotations}}).encode()
     found = decode_namespace(raw)
     assert found.annotations == {POWERTOOLS_GRANT: "ops,ci-*"}
-    assert found.enforced_level == "restricted"
-    assert decode_namespace(b'{"metadata":{"name":"shop"}}').enforced_level == ""
+    assert found.labels == labels
 
 
 def test_a_node_tells_what_it_can_give() -> None:

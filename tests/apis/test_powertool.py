@@ -11,7 +11,6 @@ from directapi import DirectApi
 from toe_async.apis.kinds import POWER_TOOL_CONFIGS, POWER_TOOLS, Kind
 from toe_async.apis.meta import Decoder, LabelSelectorRequirement, SelectorOperator, encode
 from toe_async.apis.powertool import (
-    FailureBackoff,
     NamespaceSelector,
     Output,
     PowerTool,
@@ -21,7 +20,7 @@ from toe_async.apis.powertool import (
     Tool,
     decode_power_tool,
 )
-from toe_async.apis.powertoolconfig import PowerToolConfigSpec, decode_power_tool_config
+from toe_async.apis.powertoolconfig import decode_power_tool_config
 from toe_async.lib.clock import SystemClock
 from toe_async.sandbox.status import Refusal
 
@@ -121,26 +120,6 @@ def test_the_python_defaults_are_those_that_the_server_fills_in(api: DirectApi) 
     )
     stored = offer(api, POWER_TOOLS, {**VALID[0][1]["spec"], "failurePolicy": {"backoff": {}}})
     assert msgspec.convert(stored["spec"], PowerToolSpec) == bare
-
-
-def test_durations_are_read_as_seconds() -> None:
-    """Whatever form they are written in; an absent one is none."""
-    tool = Tool(name="perf", duration="1m30s", warmup="500ms")
-    assert (tool.duration_seconds(), tool.warmup_seconds()) == (90, 0.5)
-    assert Tool(name="perf", duration="5m").warmup_seconds() == 0
-    assert Output(mode="collector", rolling_interval="24h").rolling_seconds() == 86_400
-    config = PowerToolConfigSpec(name="p", image="p", security_context={}, max_duration="2h")  # type: ignore[arg-type]
-    assert config.max_duration_seconds() == 7200
-    with pytest.raises(ValueError, match="soon"):
-        Tool(name="perf", duration="soon").duration_seconds()
-
-
-@pytest.mark.parametrize(
-    ("multiplier", "expected"), [("2", [10, 20, 40, 60, 60]), ("1.5", [10, 15, 22.5, 33.75, 50.625])]
-)
-def test_waits_grow_by_the_multiplier_up_to_the_longest(multiplier: str, expected: list[float]) -> None:
-    backoff = FailureBackoff(initial="10s", max="1m", multiplier=multiplier)
-    assert [backoff.wait_seconds(attempt) for attempt in range(1, 6)] == expected
 
 
 SELECTOR = TargetSelector(

@@ -17,7 +17,6 @@ GRANT_ANNOTATIONS: Final[tuple[str, ...]] = ("profiling.io/allow-from", "bolomet
 
 POWERTOOLS_GRANT: Final = "toe.run/powertools-from"
 """By this a namespace lets PowerTools of other namespaces run in its pods: names and globs, separated by commas."""
-ENFORCE_LABEL: Final = "pod-security.kubernetes.io/enforce"
 
 
 class NamespaceObject(Struct, frozen=True, gc=False):
@@ -27,11 +26,6 @@ class NamespaceObject(Struct, frozen=True, gc=False):
     resource_version: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-
-    @property
-    def enforced_level(self) -> str:
-        """The Pod Security level that its label enforces; empty leaves it to the API server's own default."""
-        return self.labels.get(ENFORCE_LABEL, "")
 
 
 class Node(Struct, frozen=True, gc=False):

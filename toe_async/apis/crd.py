@@ -82,13 +82,13 @@ POWER_TOOL_COLUMNS: Final = (
     Column(
         name="Reason",
         type="string",
-        json_path='.status.conditions[?(@.type=="Complete")].reason',
+        json_path='.status.conditions[?(@.type=="Running")].reason',
         description="Why it stands where it stands.",
     ),
     Column(
         name="Message",
         type="string",
-        json_path='.status.conditions[?(@.type=="Complete")].message',
+        json_path='.status.conditions[?(@.type=="Running")].message',
         description="What is going on, in one sentence.",
         priority=1,
     ),

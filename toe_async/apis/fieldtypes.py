@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from toe_async.apis.schema import Schema, rule, rules
-from toe_async.lib.durations import parse_duration
 
 DAY_SECONDS: Final = 86_400
 TOOL_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -16,11 +15,6 @@ ATOMIC: Final[Schema] = {"x-kubernetes-list-type": "atomic"}
 
 # Go's own syntax, less its sign and its bare zero.
 _GO_DURATION: Final = "^([0-9]+([.][0-9]+)?(h|m|s|ms))+$"
-
-
-def duration_seconds(text: str) -> float:
-    """A duration field in seconds; 0 where it is empty. Raises ValueError for what admission would have refused."""
-    return parse_duration(text).total_seconds() if text else 0.0
 
 
 def list_map(*keys: str) -> Schema:

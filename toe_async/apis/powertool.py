@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from toe_async.apis.fieldtypes import ATOMIC, DAY_SECONDS, TOOL_NAME_PATTERN, Argument, duration_meta, duration_seconds
+from toe_async.apis.fieldtypes import ATOMIC, DAY_SECONDS, TOOL_NAME_PATTERN, Argument, duration_meta
 from toe_async.apis.meta import Decoder, ObjectMeta, Wire
 from toe_async.apis.powertooloutput import (
     OUTPUT_RULES,
@@ -113,14 +113,6 @@ class Tool(Wire, frozen=True, kw_only=True):
         ),
     ] = field(name="maxCPUPercent", default=None)
 
-    def duration_seconds(self) -> float:
-        """How long the tool runs. Raises ValueError for a text that admission would have refused."""
-        return duration_seconds(self.duration)
-
-    def warmup_seconds(self) -> float:
-        """How long to wait before; 0 without. Raises ValueError for a text that admission would have refused."""
-        return duration_seconds(self.warmup)
-
 
 class Budgets(Wire, frozen=True, kw_only=True):
     """How much at a time, and how much it may cost."""
@@ -165,11 +157,6 @@ class FailureBackoff(Wire, frozen=True, kw_only=True):
     attempts: Annotated[
         int, Meta(description="Attempts on one target, the first included.", ge=1, le=20, extra=PROMISED)
     ] = 3
-
-    def wait_seconds(self, attempt: int) -> float:
-        """How long to wait after the failure of this attempt (the first is 1). Raises ValueError for a bad text."""
-        grown = duration_seconds(self.initial) * float(self.multiplier) ** (attempt - 1)
-        return min(grown, duration_seconds(self.max))
 
 
 class FailurePolicy(Wire, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from toe_async.apis.fieldtypes import (
     TOOL_NAME_PATTERN,
     Argument,
     duration_meta,
-    duration_seconds,
     list_map,
     quantity_meta,
 )
@@ -363,10 +362,6 @@ class PowerToolConfigSpec(Wire, frozen=True, kw_only=True):
         ),
     ] = False
     suspend: Annotated[bool, Meta(description="True allows no new run, and ends those that go on.")] = False
-
-    def max_duration_seconds(self) -> float:
-        """Longest run; 0 without a limit. Raises ValueError for a text that admission would have refused."""
-        return duration_seconds(self.max_duration)
 
 
 class PowerToolConfigStatus(Wire, frozen=True, kw_only=True, omit_defaults=False):

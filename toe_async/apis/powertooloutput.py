@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from toe_async.apis.fieldtypes import SUBDOMAIN_PATTERN, duration_meta, duration_seconds
+from toe_async.apis.fieldtypes import SUBDOMAIN_PATTERN, duration_meta
 from toe_async.apis.meta import Wire
 from toe_async.apis.profilingconfig import CollectorSink, S3Config
 from toe_async.apis.schema import PROMISED, rule, rules
@@ -77,10 +77,6 @@ class Output(Wire, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=3650)] | None,
         Meta(description="Days after which the stored files are deleted; absent leaves it to the store."),
     ] = None
-
-    def rolling_seconds(self) -> float:
-        """Length of a segment; 0 without. Raises ValueError for a text that admission would have refused."""
-        return duration_seconds(self.rolling_interval)
 
 
 OUTPUT_RULES: Final = rules(

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, field
 
-from toe_async.apis.fieldtypes import list_map
+from toe_async.apis.fieldtypes import ATOMIC, list_map
 from toe_async.apis.meta import MOST, Condition, Wire
 
 MAX_TARGETS: Final = 500
@@ -15,7 +15,7 @@ MAX_ROWS: Final = 100
 MAX_ARTIFACTS: Final = 200
 MAX_RUNS: Final = 20
 LONGEST_LEDGER: Final = 65_536
-LONGEST_SENTENCE: Final = 512
+LONGEST_SENTENCE: Final = 2048
 
 _SHA256: Final = r"^([0-9a-f]{64})?$"
 _Count = Annotated[int, Meta(ge=0, le=MOST)]
@@ -87,7 +87,7 @@ class TargetStatus(Wire, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(description="Why, in one stable word.", max_length=64)] = ""
     message: Annotated[_Sentence, Meta(description="What went wrong and the way out.")] = ""
     exit_code: Annotated[
-        Annotated[int, Meta(ge=-255, le=255)] | None,
+        Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None,
         Meta(description="Exit code of the tool; negative for the signal that ended it."),
     ] = None
     started_at: Annotated[datetime | None, Meta(description="When the latest attempt began.")] = None
@@ -141,9 +141,9 @@ class PowerToolStatus(Wire, frozen=True, kw_only=True, omit_defaults=False):
     artifacts: Annotated[
         tuple[StoredArtifact, ...],
         Meta(
-            description="The files stored, the first ones of many; the collector lists all.",
+            description="The files stored, the latest ones of many; the collector lists all.",
             max_length=MAX_ARTIFACTS,
-            extra_json_schema=list_map("uri"),
+            extra_json_schema=ATOMIC,
         ),
     ] = ()
     last_error: Annotated[_Sentence, Meta(description="The latest failure of a target, in one sentence.")] = ""
