@@ -13,8 +13,6 @@ from toe_async.lib.quantities import parse_quantity
 
 GRANT_ANNOTATIONS: Final[tuple[str, ...]] = ("profiling.io/allow-from", "bolometer.io/allow-from")
 """By these a namespace lets configurations of other namespaces reach its pods; the first that is there counts."""
-
-
 POWERTOOLS_GRANT: Final = "toe.run/powertools-from"
 """By this a namespace lets PowerTools of other namespaces run in its pods: names and globs, separated by commas."""
 

@@ -166,8 +166,8 @@ class FailurePolicy(Wire, frozen=True, kw_only=True):
         OnError,
         Meta(
             description=(
-                "What a failed target means: continue goes on with the others, stop starts no more and cancels what "
-                "runs, retry tries the target again as backoff says."
+                "What a failed target means: continue goes on with the others, stop begins no other and lets those "
+                "that run finish, retry tries the target again as backoff says."
             ),
             extra=PROMISED,
         ),
