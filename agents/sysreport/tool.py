@@ -3,7 +3,7 @@
 
 import sys
 
-sys.path.insert(0, "/opt/toe/supervisor")
+sys.path.insert(0, "/opt/toe/source")
 
 from toe_async.agent.sysreport.main import main
 

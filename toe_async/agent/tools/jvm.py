@@ -20,7 +20,7 @@ from toe_async.agent.tools import child
 from toe_async.agent.tools.jvmfolder import TargetFolder
 
 JATTACH = "jattach"
-PROFILER = "/opt/toe/libasyncProfiler.so"
+PROFILER = Path("/opt/toe/libasyncProfiler.so")
 LIBRARY = ".toe-async-profiler-4.0.so"
 """The profiler's name in the target's /tmp. Always the same: a JVM that has it loaded does not load a second one."""
 ATTACH_SECONDS = 60.0
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--duration", type=float, required=True)
     parser.add_argument("--allow-heap-dump", action="store_true")
+    parser.add_argument(
+        "--profiler", type=Path, default=PROFILER, help="async-profiler's library, where an image has it"
+    )
     parser.add_argument("--event", choices=_EVENTS, default="cpu")
     parser.add_argument("--interval", default="10ms")
     parser.add_argument("--settings", choices=("default", "profile"), default="default")
@@ -127,7 +130,7 @@ def _is_repository(name: str) -> bool:
 def _profile(wanted: argparse.Namespace, stop: child.Stop) -> None:
     if not re.fullmatch(r"[1-9][0-9]{0,8}(us|ms|s|k|m)?", wanted.interval):
         raise child.ToolError(f"{wanted.interval[:20]!r} is no interval: 10ms, 500us; for alloc a size as 512k")
-    with TargetFolder(wanted.root, wanted.pid) as folder, folder.lent(Path(PROFILER), LIBRARY) as library:
+    with TargetFolder(wanted.root, wanted.pid) as folder, folder.lent(wanted.profiler, LIBRARY) as library:
 
         def tell(command: str) -> None:
             try:

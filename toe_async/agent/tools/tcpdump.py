@@ -1,14 +1,15 @@
 """tcpdump with a default filter, a filter that is compiled before anything is captured, and files that say their order.
 
-    tcpdump --default-filter EXPRESSION --ring MEGABYTES FILES --write FILE.pcap OPTION... EXPRESSION...
+    tcpdump [--default-filter EXPRESSION] [--ring MEGABYTES FILES] [--write FILE.pcap] OPTION... EXPRESSION...
 
-The words behind `--write` go to tcpdump. When none of them is an expression, the default one is appended. A ring of so
+The words behind these go to tcpdump. When none of them is an expression, the default one is appended. A ring of so
 many files of so many millions of bytes bounds what is kept: the latest. One file is called FILE.pcap, more of them
 FILE-1.pcap (the oldest), FILE-2.pcap, ... How many packets were dropped is on stderr, as tcpdump writes it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from toe_async.agent.tools import child
 
 PROGRAM = "tcpdump"
+SNAPLEN = 96
+"""Bytes of a packet that are kept unless an option says otherwise: headers, and next to nothing of what they carry."""
 _WITH_VALUE = frozenset("BcCDEFGijmMrQsTVwWyzZ")  # tcpdump(1), version 4.99: options that take the next word
 _WRITING = frozenset("CEFGMrVwWzZ")  # those that read or write files or run programs, which are this module's to set
 
@@ -26,22 +29,29 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str], stop: child.Stop) -> int:
-    default, megabytes, files, target, words = _own(arguments)
+    own, words = _own(arguments)
     options, expression = split(words)
-    expression = expression or [default]
+    expression = expression or [own.default_filter]
     compiled(options, expression)
-    argv = [PROGRAM, "-n", "-U", "-Z", "root", "-C", megabytes, "-W", files, "-w", str(target), *options, "--"]
-    process = child.start([*argv, *expression])
+    megabytes, files = own.ring
+    bounds = ["-C", str(megabytes), "-W", str(files), "-w", str(own.write), "-s", str(SNAPLEN)]
+    process = child.start([PROGRAM, "-n", "-U", "-Z", "root", *bounds, *options, "--", *expression])
     code = child.until_stopped(process, stop, signal.SIGTERM)
-    put_in_order(target)
+    put_in_order(own.write)
     # Where the signal came before tcpdump had its handler there is no file either, so the supervisor finds no output.
     return 0 if stop.asked and code == -signal.SIGTERM else child.exit_code(code)
 
 
-def _own(arguments: list[str]) -> tuple[str, str, str, Path, list[str]]:
-    if len(arguments) < 7 or [arguments[at] for at in (0, 2, 5)] != ["--default-filter", "--ring", "--write"]:
-        raise child.ToolError("the configuration's defaultArgs are not --default-filter F --ring MB N --write FILE")
-    return arguments[1], arguments[3], arguments[4], Path(arguments[6]), arguments[7:]
+def _own(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This module's own options, which come first, and the rest, in which nothing is looked for."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, allow_abbrev=False)
+    parser.add_argument("--default-filter", default="tcp or udp or icmp or icmp6")
+    parser.add_argument("--ring", type=int, nargs=2, default=[100, 2])
+    parser.add_argument("--write", type=Path, default=Path("capture.pcap"))
+    at, widths = 0, {"--default-filter": 2, "--ring": 3, "--write": 2}
+    while at < len(arguments) and arguments[at] in widths:
+        at += widths[arguments[at]]
+    return parser.parse_args(arguments[:at]), arguments[at:]
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@
     if (value === null || value === undefined) return "–";
     if (unit.startsWith("bytes")) return scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]) + unit.slice(5);
     if (unit === "%") return (value >= 10 ? value.toFixed(0) : value.toFixed(1)) + " %";
-    if (unit === "ms" || unit === "cores") return Number(value.toPrecision(3)) + " " + unit;
+    if (unit === "ms" || unit === "cores") return Number(value.toFixed(value >= 10 ? 1 : 3)) + " " + unit;
     return scaled(value, 1000, ["", "k", "M", "G"]) + unit;
   }
   function time(seconds) {
