@@ -154,6 +154,9 @@ async def test_exec_by_v4_says_it_in_the_runtimes_words(server: Server) -> None:
     assert remote.status["reason"] == "NonZeroExitCode"
     assert remote.status["details"] == {"causes": [{"reason": "ExitCode", "message": "7"}]}
     assert remote.status["message"].endswith("error executing command [sh -c exit 7], exit code 7")
+    async with opened(server, "p/exec", command("true"), protocols=(V4,)) as remote:
+        await remote.to_the_end()
+    assert remote.status == {"status": "Success"}
 
 
 async def test_exec_is_given_input_to_its_end(server: Server) -> None:
@@ -176,6 +179,32 @@ async def test_exec_of_a_program_that_is_not_there_is_an_error_after_the_upgrade
     )
     assert 'exec: "/no/such/program": ' in remote.status["message"]
     assert "no such file or directory" in remote.status["message"].lower()
+
+
+async def test_exec_needs_a_command(server: Server) -> None:
+    await running(server)
+    async with opened(server, "p/exec", command()) as remote:
+        await remote.to_the_end()
+    assert remote.status["reason"] == "InternalError"
+    assert "args must not be empty" in remote.status["message"]
+
+
+async def test_a_command_outlives_the_websocket_that_began_it(server: Server) -> None:
+    await running(server)
+    await add(server, tool())
+    await reaches(server, "running")
+    base = (("container", "tool"), ("stdout", "1"))
+    script = "echo begun; sleep 1; touch /tmp/done"
+    begun = (("command", "sh"), ("command", "-c"), ("command", script), *base)
+    async with opened(server, "p/exec", begun) as remote:
+        await remote.until(1, b"begun\n")
+    async with asyncio.timeout(20):
+        while True:
+            async with opened(server, "p/exec", (("command", "ls"), ("command", "/tmp"), *base)) as remote:
+                await remote.to_the_end()
+            if b"done\n" in remote.channel(1):
+                break
+            await asyncio.sleep(0.2)
 
 
 async def test_exec_shares_environment_and_files_with_its_container(server: Server) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from toe_async.sandbox import apiservices, crds, ephemeral, podsecurity
 from toe_async.sandbox.resources import (
     APISERVICES,
+    CLAIMS,
     CRDS,
     ENDPOINT_SLICES,
     EVENTS,
@@ -31,6 +32,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _ANY_NAME = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _ANNOTATION_BYTES = 256 * 1024
+_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 
 
@@ -170,12 +172,22 @@ def _default_slice(obj: JsonObject, _: JsonObject | None) -> None:
         port.setdefault("protocol", "TCP")
 
 
+def _default_claim(obj: JsonObject, old: JsonObject | None) -> None:
+    """A claim is bound at once: the sandbox has a folder for each."""
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("volumeMode", "Filesystem")
+    if old is None:
+        capacity = (spec.get("resources") or {}).get("requests") or {}
+        obj["status"] = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": capacity}
+
+
 def _default_crd(obj: JsonObject, _: JsonObject | None) -> None:
     crds.default(obj)
 
 
 _DEFAULTS: dict[tuple[str, str], Callable[[JsonObject, JsonObject | None], None]] = {
     PODS.storage_key: _default_pod,
+    CLAIMS.storage_key: _default_claim,
     NAMESPACES.storage_key: _default_namespace,
     SECRETS.storage_key: _default_secret,
     CRDS.storage_key: _default_crd,
@@ -196,6 +208,8 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None, subresour
             return podsecurity.check_labels(obj["metadata"].get("labels") or {})
         case CRDS.storage_key:
             return crds.validate(obj)
+        case CLAIMS.storage_key:
+            return _check_claim(obj["spec"])
         case LEASES.storage_key:
             return _check_lease(obj)
         case EVENTS.storage_key:
@@ -205,6 +219,22 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None, subresour
         case ENDPOINT_SLICES.storage_key:
             return apiservices.check_slice(obj)
     return []
+
+
+def _check_claim(spec: JsonObject) -> list[Cause]:
+    causes = []
+    modes = spec.get("accessModes") or ()
+    if not modes:
+        message = "Required value: at least 1 access mode is required"
+        causes.append(Cause("FieldValueRequired", message, "spec.accessModes"))
+    for mode in modes:
+        if mode not in _ACCESS_MODES:
+            listed = ", ".join(f'"{one}"' for one in _ACCESS_MODES)
+            message = f'Unsupported value: "{mode}": supported values: {listed}'
+            causes.append(Cause("FieldValueNotSupported", message, "spec.accessModes"))
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        causes.append(Cause("FieldValueRequired", "Required value", "spec.resources[storage]"))
+    return causes
 
 
 def _check_event(obj: JsonObject) -> list[Cause]:

@@ -2,15 +2,16 @@
 
 Its own are /tmp, its message file and its volumes; the machine's programs and files stay where they are, for there
 are no images. It takes root (CAP_SYS_ADMIN and CAP_SYS_CHROOT); nothing is mounted outside of the namespace, which
-ends with its last process.
+ends with its last process, and with it the container's /tmp, which lies in memory.
 
-The mounts are made between fork and exec, where only plain system calls are safe: hence ctypes, and all paths and
-mount points prepared before. What lies in the machine's /tmp is seen as it was when the container was made.
+All is made between fork and exec, where only plain system calls are safe: hence ctypes, and every path prepared
+before. What lies in the machine's /tmp is seen as it was when the container was made.
 """
 
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
+from enum import Enum, auto
 from pathlib import Path
 
 from msgspec import Struct
@@ -20,6 +21,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _NEEDED = (1 << 21) | (1 << 18)  # CAP_SYS_ADMIN, CAP_SYS_CHROOT
 _DEVICES = frozenset({"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm",
                       "fd", "stdin", "stdout", "stderr"})  # fmt: skip
+_TMP = "/tmp"  # noqa: S108 the machine's, which is not written to
 _OURS = "toe-"
 """Runs of tools and sandboxes keep their things in /tmp under such names; a container sees its own only."""
 
@@ -33,25 +35,47 @@ def possible() -> bool:
     return int(held, 16) & _NEEDED == _NEEDED
 
 
+class _Step(Enum):
+    FOLDER = auto()
+    OPEN_FOLDER = auto()
+    """One that everybody may write to."""
+    LINK = auto()
+    SHARED_FOLDER = auto()
+    SHARED_FILE = auto()
+
+
 class Enclosure(Struct, frozen=True):
-    """A prepared root with the mounts that fill it: (source, mount point), outer ones first."""
+    """An empty folder that becomes the root, and the steps that fill it: (what, source, place), outer ones first."""
 
     root: bytes
-    mounts: tuple[tuple[bytes, bytes], ...]
+    steps: tuple[tuple[_Step, bytes, bytes], ...]
 
     def enter(self, directory: bytes) -> None:
         """Make the namespace and go into it; for a child before it becomes its program. Raises OSError."""
         _check(_libc.unshare(_CLONE_NEWNS), b"unshare")
-        _check(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), b"/")
-        for source, target in self.mounts:
-            _check(_libc.mount(source, target, None, ctypes.c_ulong(_MS_BIND | _MS_REC), None), source)
+        _mount(None, b"/", None, _MS_REC | _MS_PRIVATE)
+        _mount(b"tmpfs", self.root, b"tmpfs", 0, b"mode=755")
+        for step, source, place in self.steps:
+            match step:
+                case _Step.FOLDER:
+                    _check(_libc.mkdir(place, 0o755), place)
+                case _Step.OPEN_FOLDER:
+                    _check(_libc.mkdir(place, 0o755), place)
+                    _check(_libc.chmod(place, 0o1777), place)
+                case _Step.LINK:
+                    _check(_libc.symlink(source, place), place)
+                case _Step.SHARED_FOLDER:
+                    _check(_libc.mkdir(place, 0o755), place)
+                    _share_mount(source, place, _MS_BIND | _MS_REC)
+                case _Step.SHARED_FILE:
+                    _check(_libc.close(_check(_libc.open(place, os.O_CREAT | os.O_WRONLY, 0o644), place)), place)
+                    _share_mount(source, place, _MS_BIND)
         self._turn(directory)
 
     def join(self, pid: int, directory: bytes) -> None:
         """Go where process `pid` is enclosed; for a child as above. Raises OSError."""
         namespace = b"/proc/%d/ns/mnt" % pid
-        descriptor = _libc.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        _check(descriptor, namespace)
+        descriptor = _check(_libc.open(namespace, os.O_RDONLY | os.O_CLOEXEC), namespace)
         _check(_libc.setns(descriptor, _CLONE_NEWNS), namespace)
         self._turn(directory)
 
@@ -60,52 +84,68 @@ class Enclosure(Struct, frozen=True):
         _check(_libc.chdir(directory), directory)
 
 
-def _check(result: int, what: bytes) -> None:
+def _mount(source: bytes | None, place: bytes, kind: bytes | None, flags: int, options: bytes | None = None) -> None:
+    _check(_libc.mount(source, place, kind, ctypes.c_ulong(flags), options), place)
+
+
+def _share_mount(source: bytes, place: bytes, flags: int) -> None:
+    """What has gone from the machine's /tmp meanwhile leaves an empty place."""
+    try:
+        _mount(source, place, None, flags)
+    except FileNotFoundError:
+        return
+
+
+def _check(result: int, what: bytes) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what.decode(errors="replace"))
+    return result
 
 
 def build(root: Path, own: Mapping[str, Path]) -> Enclosure:
-    """Prepare a new root at `root`, which must not exist; `own` maps absolute paths inside to what is found there.
+    """Prepare for a root at `root`, an empty folder; `own` maps absolute paths inside to what is found there.
 
-    Blocking. Raises OSError.
+    Blocking: reads some folders. Raises OSError.
     """
-    wanted = {tuple(Path(path).parts[1:]): source for path, source in own.items()}
-    mounts = tuple((os.fsencode(source), os.fsencode(target)) for source, target in _fill(Path("/"), root, wanted))
-    (root / "tmp").chmod(0o1777)
-    return Enclosure(os.fsencode(root), mounts)
+    wanted = {tuple(Path(path).parts[1:]): str(source) for path, source in own.items()}
+    steps = _fill("", wanted)
+    here = str(root)
+    return Enclosure(os.fsencode(here), tuple((step, os.fsencode(a), os.fsencode(here + b)) for step, a, b in steps))
 
 
-def _fill(machine: Path, inside: Path, own: Mapping[tuple[str, ...], Path]) -> Iterator[tuple[Path, Path]]:
-    """The mounts that make the folder `inside` the machine's folder with paths of its own below."""
-    inside.mkdir()
-    names = {path[0] for path in own}
-    if machine == Path("/"):
-        names.add("tmp")
-    for entry in sorted(machine.iterdir()) if machine.is_dir() else ():
-        if entry.name not in names and _is_shared(machine, entry.name):
-            yield from _share(entry, inside / entry.name)
+_Steps = Iterator[tuple[_Step, str, str]]
+
+
+def _fill(folder: str, own: Mapping[tuple[str, ...], str]) -> _Steps:
+    """The steps that make a folder the machine's one of the same path, but for paths of its own below."""
+    names = {path[0] for path in own} | ({"tmp"} if not folder else set())
+    try:
+        with os.scandir(folder or "/") as entries:
+            shared = [one for one in entries if one.name not in names and _is_shared(folder, one.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        shared = []
+    for entry in shared:
+        yield from _share(entry.path, f"{folder}/{entry.name}")
     for name in sorted(names):
+        place = f"{folder}/{name}"
         if (source := own.get((name,))) is not None:
-            yield from _share(source, inside / name)
+            yield from _share(source, place)
         else:
-            below = {path[1:]: source for path, source in own.items() if path[0] == name}
-            yield from _fill(machine / name, inside / name, below)
+            yield (_Step.OPEN_FOLDER if place == _TMP else _Step.FOLDER), "", place
+            yield from _fill(place, {path[1:]: source for path, source in own.items() if path[0] == name})
 
 
-def _is_shared(folder: Path, name: str) -> bool:
-    if folder == Path("/dev"):
+def _is_shared(folder: str, name: str) -> bool:
+    if folder == "/dev":
         return name in _DEVICES
-    return not (folder == Path("/tmp") and name.startswith(_OURS))  # noqa: S108 the machine's own, not a file of ours
+    return not (folder == _TMP and name.startswith(_OURS))
 
 
-def _share(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-    elif source.is_dir():
-        target.mkdir()
-        yield source, target
-    elif source.exists():
-        target.touch()
-        yield source, target
+def _share(source: str, place: str) -> _Steps:
+    if os.path.islink(source):
+        yield _Step.LINK, os.readlink(source), place
+    elif os.path.isdir(source):
+        yield _Step.SHARED_FOLDER, source, place
+    elif os.path.exists(source):
+        yield _Step.SHARED_FILE, source, place

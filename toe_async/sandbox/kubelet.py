@@ -21,7 +21,8 @@ from toe_async.sandbox.images import Image
 from toe_async.sandbox.launching import Machine
 from toe_async.sandbox.pod import Pod
 from toe_async.sandbox.podstatus import pod_status
-from toe_async.sandbox.resources import CONFIG_MAPS, NODES, PODS, SECRETS, Resource
+from toe_async.sandbox.processes import Process
+from toe_async.sandbox.resources import CLAIMS, CONFIG_MAPS, NODES, PODS, SECRETS, Resource
 from toe_async.sandbox.status import JsonObject, Refusal
 from toe_async.sandbox.store import Change, Item, Key
 from toe_async.sandbox.verbs import DeleteOptions, Verbs
@@ -131,13 +132,28 @@ class Kubelet:
         )
 
     def _lookup(self, plural: str, namespace: str, name: str) -> JsonObject | None:
-        resource = {"secrets": SECRETS, "configmaps": CONFIG_MAPS}[plural]
+        resource = {one.plural: one for one in (SECRETS, CONFIG_MAPS, CLAIMS)}[plural]
         found = self._verbs.store.get(resource, Key(namespace, name))
         return found.obj if found is not None else None
 
     def _process_of(self, uid: str) -> int | None:
         held = self._pods.get(uid)
         return held.first_process() if held is not None else None
+
+    def accompany(self, container: Process, command: Process) -> asyncio.Future[int]:
+        """See to a command that runs beside a container and ends with it at the latest; the future is its exit code."""
+        code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def wait() -> None:
+            async with asyncio.TaskGroup() as group:
+                ending = group.create_task(_end_with(container, command), name=f"end of {command.pid}")
+                result = await command.wait()
+                ending.cancel()
+            if not code.cancelled():
+                code.set_result(result)
+
+        self._tasks.start(wait(), name=f"command {command.pid}")
+        return code
 
     async def _run(self, key: Key, pod: Pod) -> None:
         self._bind(key, pod)
@@ -176,6 +192,11 @@ class Kubelet:
 
     def _failed(self, name: str, error: BaseException) -> None:
         _log.error("a pod of the sandbox failed", task=name, error=repr(error))
+
+
+async def _end_with(container: Process, command: Process) -> None:
+    await container.ended.wait()
+    command.kill()
 
 
 def _node(name: str, now: str) -> JsonObject:

@@ -120,7 +120,9 @@ def _prepare(machine: Machine, container: JsonObject, volumes: dict[str, tuple[P
         source.mkdir(parents=True, exist_ok=True)
         source.chmod(0o777)
     own = {path: source for path, (source, _) in volumes.items()}
-    return _Prepared(log, asked, "/tmp", build(folder / "root", {**own, asked: log}))  # noqa: S108 its own
+    root = folder / "root"
+    root.mkdir()
+    return _Prepared(log, asked, "/tmp", build(root, {**own, asked: log}))  # noqa: S108 its own
 
 
 def _volumes(machine: Machine, pod: JsonObject, container: JsonObject) -> dict[str, tuple[Path, bool]]:
@@ -130,6 +132,8 @@ def _volumes(machine: Machine, pod: JsonObject, container: JsonObject) -> dict[s
     for mount in container.get("volumeMounts") or ():
         volume = kinds.get(mount["name"], {})
         if (claim := volume.get("persistentVolumeClaim")) is not None:
+            if machine.lookup("persistentvolumeclaims", namespace, claim["claimName"]) is None:
+                raise ConfigError(f'persistentvolumeclaim "{claim["claimName"]}" not found')
             if not machine.encloses:
                 raise ConfigError("the sandbox can mount a claim only when it runs as root")
             found[mount["mountPath"]] = (machine.claim(namespace, claim["claimName"]), True)

@@ -197,7 +197,7 @@ class Pod:
         """Run a container once; None when it could not be started."""
         process = await self._start(one)
         if process is None:
-            return None
+            return one.state.exit_code if one.state.phase == "terminated" else None
         one.process = process
         started = rfc3339(process.started_at)
         identity = f"process://{process.pid}"
@@ -281,7 +281,20 @@ class Pod:
             "startedAt": "1970-01-01T00:00:00Z",
             "finishedAt": rfc3339(self._clock.now()),
         }
-        self._set(one, phase="waiting", reason="RunContainerError", message=told, last={"terminated": ended})
+        if one in self._ephemeral:  # which nobody starts again
+            self._set(one, phase="waiting", reason="RunContainerError", message=told, last={"terminated": ended})
+            return
+        self._set(
+            one,
+            phase="terminated",
+            reason="StartError",
+            message=told,
+            exit_code=128,
+            started_at=ended["startedAt"],
+            finished_at=ended["finishedAt"],
+            ready=False,
+        )
+        self._set(one, last=one.state.body())
 
     async def _back_off(self, one: Container, error: PullError) -> None:
         self._set(one, phase="waiting", reason="ErrImagePull", message=str(error))

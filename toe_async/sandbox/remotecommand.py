@@ -2,9 +2,9 @@
 
 The first byte of a message names its channel. Whoever connects first gets an empty message on the lowest channel that
 he may read, and at the end a Status on the error channel and a proper close. With v5 the client can close stdin: that
-ends an attach, whose container sees an end of file only if it asked for it (`stdinOnce`). Losing the websocket ends an
-attach and nothing else; a command of exec, which nobody would read any more, is killed. There are no terminals: `tty`
-is taken, and the sizes sent for it are passed over.
+ends an attach, whose container sees an end of file only if it asked for it (`stdinOnce`). Losing the websocket ends
+nothing but the session: a command of exec runs on until it or its container is over. There are no terminals: `tty` is
+taken, and the sizes sent for it are passed over.
 """
 
 import asyncio
@@ -81,21 +81,17 @@ class RemoteCommands:
         session = await _Session.open(request, wanted)
         output, machine, image = Output(), self._kubelet.machine, container.spec.get("image") or ""
         try:
+            if not argv:
+                raise OSError("args must not be empty")
             command = launching.executed(machine, image, container.launch, process.pid, argv, stdin=wanted.stdin)
             started = await Process.start(command, output, self._clock)
-        except (OSError, PullError, IndexError) as error:
+        except (OSError, PullError) as error:
             await session.close(_not_started(argv, error))
             return session.socket
         with output.tap() as tap:
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(started.wait(), name=f"command of {asked.name}")
-                outliving = group.create_task(_die_with(process, started), name=f"end of {asked.name}")
-                ended = await session.run(tap, started, to_the_end=True)
-                if not ended:
-                    started.kill()
-                code = await waiting
-                outliving.cancel()
-        await session.close(_ended(code, argv, session.protocol))
+            code = self._kubelet.accompany(process, started)
+            if await session.run(tap, started, to_the_end=True):
+                await session.close(_ended(await code, argv, session.protocol))
         return session.socket
 
     def _prepared(
@@ -175,15 +171,10 @@ class _Session:
         """Say how it ended and close; a client that has gone already does not hear it."""
         with suppress(ConnectionError, RuntimeError):
             if not self.socket.closed:
-                if self.protocol:
-                    await self.socket.send_bytes(bytes((_ERROR,)) + msgspec.json.encode(status))
+                if self.protocol:  # metadata is what the API server adds when it translates from v5 to the runtime
+                    said = {key: value for key, value in status.items() if self.protocol == V5 or key != "metadata"}
+                    await self.socket.send_bytes(bytes((_ERROR,)) + msgspec.json.encode(said))
                 await self.socket.close()
-
-
-async def _die_with(container: Process, command: Process) -> None:
-    """A container takes all its processes along."""
-    await container.ended.wait()
-    command.kill()
 
 
 def _offered(request: web.Request) -> list[str]:
@@ -199,7 +190,7 @@ def _ended(code: int, argv: tuple[str, ...], protocol: str) -> JsonObject:
         else f"command terminated with exit code {code}"
     )
     return {
-        **({} if protocol == V4 else {"metadata": {}}),
+        "metadata": {},
         "status": "Failure",
         "message": f"command terminated with non-zero exit code: {told}",
         "reason": "NonZeroExitCode",
