@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -11,10 +12,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from faultproxy import Cut, How
+from faultproxy import Cut, How, faulty
 
-from tests.agent.uploading import CAPTURE, MIB, Need, orders, rigged, run, state_folder
+from tests.agent.uploading import CAPTURE, MIB, Need, Rig, orders, rigged, run, state_folder
 from tests.sinks.fake_s3 import serving
+from tests.sinks.test_collector import FakeApi, collector
 from toe_async.agent import httpclient, upload
 from toe_async.agent.outputs import Outputs
 from toe_async.agent.supervisor import CollectingError
@@ -244,6 +246,53 @@ async def test_an_outage_of_the_store_is_outlasted(tmp_path: Path) -> None:
         (leaf,) = await asyncio.to_thread(run, outputs, orders(endpoint=url), folder, seconds=15)
         assert leaf.state == "stored"
         assert fake.body_bytes < 200
+
+
+async def test_a_leaf_that_shrinks_while_it_is_sent_is_lost_and_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(httpclient, "_CHUNK", 16 << 10)
+    async with rigged(tmp_path, Cut(MIB, How.RESET)) as rig:
+        folder = state_folder(tmp_path, {"out/a": random_bytes(2 * MIB)})
+        storing = asyncio.get_running_loop().create_task(rig.upload(folder))
+        await rig.proxy.cut.wait()
+        os.truncate(folder / "leaves" / "a", MIB // 2)
+        with pytest.raises(CollectingError, match="was changed") as error:
+            await storing
+        assert error.value.reason == "SpoolDamaged"
+        assert rig.stored() == {}
+
+
+async def test_a_collector_that_vanishes_before_it_is_told_that_this_is_all_keeps_what_it_has(tmp_path: Path) -> None:
+    def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.Response(status=503)
+        return web.json_response({"uri": "/u", "size": 7, "sha256": request.headers["X-Toe-Sha256"]})
+
+    async with serving(FakeCollector(answer).app()) as url:
+        outputs = Outputs()
+        outputs.token("a-token")
+        folder = state_folder(tmp_path, {"out/a": b"content"})
+        (leaf,) = await asyncio.to_thread(run, outputs, orders(endpoint=url), folder, seconds=0.5)
+        assert leaf.state == "stored"
+        assert "could not be told" in outputs.note
+
+
+async def test_an_upload_over_tls_to_the_server_of_our_ca(tmp_path: Path) -> None:
+    authority = Authority("ours", SystemClock().now())
+    pair = authority.server("collector", ["127.0.0.1"])
+    (tmp_path / "tls.crt").write_bytes(pair.certificate)
+    (tmp_path / "tls.key").write_bytes(pair.key)
+    api = FakeApi()
+    certificate = (tmp_path / "tls.crt", tmp_path / "tls.key")
+    async with collector(api, tmp_path / "store", certificate=certificate) as url, faulty(0, ()) as (_, proxy):
+        trusting = await asyncio.to_thread(ssl.create_default_context, cadata=authority.certificate.decode())
+        rig = Rig(api, tmp_path / "store", url, url, proxy)
+        assert (await rig.register(tls=trusting))[0] == 201
+        body = random_bytes(MIB)
+        told = orders(endpoint=url, ca=authority.certificate.decode())
+        (leaf,) = await rig.upload(state_folder(tmp_path, {"out/a": body}), told)
+        assert (leaf.state, rig.stored()) == ("stored", {"a": body})
 
 
 @pytest.mark.parametrize("trusted", ["another CA", "no CA"])

@@ -155,16 +155,33 @@ def test_a_token_shortens_no_other_wait() -> None:
     assert len(run.place.asked) == 1
 
 
+def finished(*answers: Answer) -> Run:
+    run = Run(Place(None, *answers))
+    run.courier.add(packed("a"))
+    run.until(1)
+    run.place.now = 0.0
+    return run
+
+
 @pytest.mark.parametrize("answer", [Lost("Conflicted", "409 Mismatch"), None])
 def test_closing_ends_with_a_word_or_a_fault(answer: Exception | None) -> None:
-    run = Run(Place(answer))
+    run = finished(answer)
     assert run.courier.complete(0.0) == 0
     assert [str(fault) for fault in run.courier.faults] == ([str(answer)] if answer else [])
 
 
 def test_closing_is_tried_again_too() -> None:
-    run = Run(Place(Broken("away"), None))
+    run = finished(Broken("away"), None)
     wait = run.courier.complete(0.0)
     assert 1 <= wait <= 1.5
     assert run.courier.complete(wait / 2) == wait / 2
     assert run.courier.complete(wait) == 0
+
+
+def test_of_nothing_that_was_stored_nobody_is_told() -> None:
+    """A tool that left nothing does not wait for a collector that is away."""
+    run = Run(Place(Lost("TooLarge", "413")))
+    run.courier.add(packed("a"))
+    run.until(1)
+    assert run.courier.complete(1.0) == 0
+    assert [what for _, what in run.place.asked] == ["a"]

@@ -223,3 +223,32 @@ async def test_without_a_token_segments_wait_for_the_end_and_are_not_lost(tmp_pa
             outputs.finish, time.monotonic() + 10, lambda: outputs.token(rig.token(CAPTURE))
         )
         assert (leaf.name, leaf.state) == ("tcpdump-0001.out", "stored")
+
+
+def test_no_rotated_file_is_missed_though_their_numbers_are_used_again(claim: Claim, tmp_path: Path) -> None:
+    folder = state_folder(tmp_path, {})
+    outputs = Outputs(str(claim.mount))
+    outputs.start(orders(mode="pvc", rolling=60.0), str(folder))
+    numbers = set()
+    for number in range(20):
+        file = folder / "out" / f"{number:02}.txt"
+        file.write_bytes(b"%d" % number)
+        numbers.add(file.stat().st_ino)
+        outputs.tick(float(number))
+    outputs.finish(time.monotonic() + 10, lambda: None)
+    assert claim.stored() == {f"{number:02}.txt": b"%d" % number for number in range(20)}
+    print(f"{len(numbers)} inodes for 20 files")
+
+
+def test_rotated_files_are_bounded_together(claim: Claim, tmp_path: Path) -> None:
+    """Each is gone from the folder when the next one comes, so nobody else could add them up."""
+    folder = state_folder(tmp_path, {})
+    outputs = Outputs(str(claim.mount))
+    outputs.start(orders(mode="pvc", rolling=60.0, max_output_bytes=2500), str(folder))
+    for number in range(4):
+        (folder / "out" / f"{number}.txt").write_bytes(b"x" * 1000)
+        outputs.tick(float(number))
+    with pytest.raises(CollectingError, match="2 of 4 artifacts are lost: beyond the 2500 bytes") as error:
+        outputs.finish(time.monotonic() + 5, lambda: None)
+    assert error.value.reason == "TooLarge"
+    assert sorted(claim.stored()) == ["0.txt", "1.txt"]

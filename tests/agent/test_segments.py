@@ -41,6 +41,15 @@ def test_the_newest_is_the_one_that_came_last_though_an_older_is_written_to() ->
     assert names(rotation.closed([file(1, at=9), file(2, at=5)], 1.0, lambda _: False)) == ["dump1"]
 
 
+def test_a_new_file_with_the_number_of_a_removed_one_is_new() -> None:
+    """File systems give a number out again at once."""
+    rotation = Rotation()
+    old, other = Found("a", 1, (1, 1), (1, 1)), Found("b", 1, (1, 2), (1, 2))
+    assert names(rotation.closed([old, other], 0.0, lambda _: False)) == ["a"]
+    reused = Found("c", 1, (1, 1), (1, 3))
+    assert names(rotation.closed([other, reused], 1.0, lambda _: False)) == ["b"]
+
+
 def test_where_the_kernel_cannot_tell_a_file_must_have_been_left_alone_for_a_while() -> None:
     rotation = Rotation()
 

@@ -1,6 +1,7 @@
 """A real collector in front of an output that a tool left, and the channel by which tokens come."""
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -67,13 +68,13 @@ class Rig:
         self.api.tokens[f"upload-token-{self._serial}"] = (f"toe-collector/{capture}", "ticket")
         return f"upload-token-{self._serial}"
 
-    async def register(self, **changes: Any) -> tuple[int, Any]:
+    async def register(self, *, tls: ssl.SSLContext | bool = True, **changes: Any) -> tuple[int, Any]:
         """As the operator does before a tool starts; again, to learn what is stored."""
         body = registration(leaves=[], leafGlobs=["*"], maxBytes=64 * MIB, kind="PowerTool", tool="tcpdump")
         headers = {"Authorization": f"Bearer {OWN_TOKEN}"}
         async with (
             aiohttp.ClientSession() as http,
-            http.post(f"{self.url}/v1/captures", json=body | changes, headers=headers) as answer,
+            http.post(f"{self.url}/v1/captures", json=body | changes, headers=headers, ssl=tls) as answer,
         ):
             return answer.status, await answer.json(content_type=None)
 

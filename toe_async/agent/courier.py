@@ -83,11 +83,14 @@ class Courier:
         return 0.0
 
     def complete(self, now: float) -> float:
-        """Close the capture if it is time; 0 when that is done for good, else as `step`."""
+        """Close the capture if it is time and anything is stored; 0 when that is done for good, else as `step`."""
+        stored = [leaf for leaf in self.leaves if leaf.state == "stored"]
+        if not stored:
+            return 0.0
         if (left := self._not_before - now) > 0:
             return left
         try:
-            self._place.complete([leaf for leaf in self.leaves if leaf.state == "stored"])
+            self._place.complete(stored)
         except Lost as lost:
             self.faults.append(lost)
         except Again as why:

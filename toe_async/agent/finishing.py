@@ -73,7 +73,7 @@ class Finisher:
         finally:
             os.close(opened)
         if source.span is None:
-            self._unlink(self._root, source.path)
+            unlink(self._root, source.path)
         elif source.path == STDOUT:
             self._punch(source.span)
         return done

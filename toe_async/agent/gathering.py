@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Source:
 
 
 class Gathering:
-    """Finds the sources of one run, each once. `root` is its open state folder.
+    """Finds the sources of one run. `root` is its open state folder; who packs a file removes it before the next look.
 
     Raises ValueError when the orders hold a broken glob.
     """
@@ -41,7 +42,6 @@ class Gathering:
         self._root, self._method = root, method
         self._globs, self._tool, self._rolling = orders.outputs, orders.tool, orders.rolling
         self._names: set[str] = set()
-        self._seen: set[tuple[int, int]] = set()
         self._rotation, self._segment = Rotation(), 0
         self._cutter: Cutter | None = None
         self.beyond = 0
@@ -58,14 +58,15 @@ class Gathering:
         with suppress(OSError):
             found += self._cut(now)
         with suppress(OSError):
-            left = [one for one in self._found() if one.identity not in self._seen]
-            for one in self._rotation.closed(left, now, self._is_being_written):
-                self._seen.add(one.identity)
+            for one in self._rotation.closed(self._found(), now, self._is_being_written):
                 found += self._file(one)
         return found
 
-    def rest(self) -> list[Source]:
-        """Everything else, once the tool has ended. What cannot be opened is a source too, that will be lost."""
+    def rest(self, known: Container[str]) -> list[Source]:
+        """Everything else, once the tool has ended, but files whose paths are known.
+
+        What cannot be opened is a source too, that will be lost.
+        """
         found: list[Source] = []
         try:
             found += self._last_of_stdout()
@@ -74,11 +75,12 @@ class Gathering:
         except OSError:
             found += self._source(STDOUT, f"{self._tool}.out", 0, None)
         try:
-            left = [one for one in self._found() if one.identity not in self._seen]
+            files = self._found()
         except OSError:
             return found + self._source(OUT, f"{self._tool}-files", 0, None)
-        for one in left:
-            found += self._file(one)
+        for one in files:
+            if f"{OUT}/{one.path}" not in known:
+                found += self._file(one)
         return found
 
     def log(self) -> list[Source]:

@@ -53,7 +53,7 @@ class Outputs:
     @property
     def note(self) -> str:
         """What is to be told about the output though nothing is lost."""
-        return self._run.note if self._run is not None else ""
+        return "; ".join(self._run.notes) if self._run is not None else ""
 
     def start(self, orders: Orders, folder: str) -> None:
         """Prepare for one run, whose `out/` and `leaves/` exist in `folder`.
@@ -147,7 +147,8 @@ class _Run:
         self.orders, self._wake, self._cancelled = orders, wake, cancelled
         root = open_folder(folder)
         self.leaves, self.shelf = open_folder(LEAVES, at=root), Shelf(root)
-        method, self.note = usable(orders.compress)
+        method, note = usable(orders.compress)
+        self.notes = [note] if note else []
         self.place: Delivery = _place(orders, self.leaves, mount)
         self.token = ""
         self.need_token: Callable[[], None] = _nobody
@@ -157,6 +158,7 @@ class _Run:
         self._finisher = Finisher(root, self.leaves, orders.max_bytes, self._stopped)
         self._courier = Courier(self.place, lambda: self.need_token())
         self._unpacked: deque[Source] = deque()
+        self._taken = 0
         self._lost: list[Leaf] = []
         self._faults: list[Lost] = []
 
@@ -178,7 +180,8 @@ class _Run:
 
         A leaf is packed when there is none to be sent now, so that leaves do not pile up on the disk.
         """
-        self._unpacked += [*self._gathering.rest(), *self._gathering.log()]
+        known = {source.path for source in self._unpacked}
+        self._unpacked += [*self._gathering.rest(known), *self._gathering.log()]
         while not self._stopped():
             self._wake.clear()
             now = time.monotonic()
@@ -200,6 +203,8 @@ class _Run:
 
     def give_up(self) -> tuple[Leaf, ...]:
         """What became of everything; what still waits is lost."""
+        if self._courier.idle and self._courier.trouble is not None:
+            self.notes.append("everything is stored, but the collector could not be told that this is all")
         self._courier.give_up()
         while self._unpacked:
             self._lose(self._unpacked.popleft(), Lost("UploadFailed", "there was no time left to pack it"))
@@ -228,8 +233,13 @@ class _Run:
         return self._late.is_set() or self._cancelled.is_set()
 
     def _pack(self) -> None:
-        source = self._unpacked[0]
+        source, most = self._unpacked[0], self.orders.max_output_bytes
+        self._taken += source.size
         try:
+            if (
+                self.orders.rolling and most and self._taken > most
+            ):  # whoever watches the folder sees no sum of segments
+                raise Lost("TooLarge", f"beyond the {most} bytes that one run may leave")
             self._courier.add(self._finisher.leaf(source))
         except Lost as lost:
             self._lose(source, lost)

@@ -23,8 +23,9 @@ class Rotation:
     """Watches files that a tool rotates by itself. Judged by what each look finds, newest file last."""
 
     def __init__(self) -> None:
-        self._order: dict[tuple[int, int], int] = {}
-        self._since: dict[tuple[int, int], tuple[tuple[int, int], float]] = {}
+        # A file's number is another one's as soon as it is removed, so the path belongs to what names a file.
+        self._order: dict[tuple[str, tuple[int, int]], int] = {}
+        self._since: dict[tuple[str, tuple[int, int]], tuple[tuple[int, int], float]] = {}
         self._next = 0
 
     def closed(
@@ -32,25 +33,26 @@ class Rotation:
     ) -> list[Found]:
         """The files that are finished."""
         files = sorted(found, key=lambda one: (one.stamp[1], one.path))
+        order, since = {}, {}
         for one in files:
-            if one.identity not in self._order:
-                self._order[one.identity], self._next = self._next, self._next + 1
-            stamp, _ = self._since.get(one.identity, ((-1, -1), 0.0))
-            if stamp != one.stamp:
-                self._since[one.identity] = (one.stamp, now)
-        there = {one.identity for one in files}
-        self._order = {key: value for key, value in self._order.items() if key in there}
-        self._since = {key: value for key, value in self._since.items() if key in there}
-        if not files:
-            return []
-        newest = max(self._order.values())
+            key = (one.path, one.identity)
+            if key not in self._order:
+                self._next += 1
+            order[key] = self._order.get(key, self._next)
+            stamp, left_at = self._since.get(key, (one.stamp, now))
+            since[key] = (one.stamp, left_at if stamp == one.stamp else now)
+        self._order, self._since = order, since
+        newest = max(order.values(), default=0)
         return [
-            one for one in files if self._order[one.identity] < newest and self._is_left(one, now, is_being_written)
+            one
+            for one in files
+            if order[one.path, one.identity] < newest
+            and self._is_left(now - since[one.path, one.identity][1], is_being_written(one))
         ]
 
-    def _is_left(self, one: Found, now: float, is_being_written: Callable[[Found], bool | None]) -> bool:
-        written = is_being_written(one)
-        return now - self._since[one.identity][1] >= QUIET_SECONDS if written is None else not written
+    @staticmethod
+    def _is_left(quiet: float, written: bool | None) -> bool:
+        return quiet >= QUIET_SECONDS if written is None else not written
 
 
 class Cutter:

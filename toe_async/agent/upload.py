@@ -95,7 +95,7 @@ class CollectorUpload:
                     raise Again(str(error)) from error
             except _Damaged as error:
                 if measure(source, bool) != (leaf.size, leaf.sha256):
-                    raise Lost("SpoolDamaged", "the leaf was changed in the tool's container") from error
+                    raise _changed() from error
                 raise Again(str(error)) from error
 
     def _piece(self, source: int, path: str, leaf: Packed, offset: int) -> Answer:
@@ -108,6 +108,8 @@ class CollectorUpload:
 
         def read(most: int) -> bytes:
             piece = os.pread(source, most, at[0])
+            if not piece:
+                raise _changed()
             at[0] += len(piece)
             return piece
 
@@ -137,6 +139,10 @@ class _Elsewhere(Exception):  # noqa: N818 - read as what has happened
 
 class _Damaged(Exception):  # noqa: N818 - read as what has happened
     """The collector got other bytes than were announced, and begins again."""
+
+
+def _changed() -> Lost:
+    return Lost("SpoolDamaged", "the leaf was changed in the tool's container while it was sent")
 
 
 def _judged(answer: Answer) -> Answer:
