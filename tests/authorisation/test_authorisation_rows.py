@@ -204,6 +204,7 @@ def decision(api: DirectApi, row: Row) -> tuple[str, str]:
     return "allow", verdict.reason
 
 
+@pytest.mark.slow
 def test_the_sandbox_decides_as_the_oracle_does(api: DirectApi) -> None:
     """RBAC and policies together; each allow names the rule that justifies it."""
     differing = []
