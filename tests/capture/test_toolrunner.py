@@ -514,11 +514,23 @@ async def test_a_cancelled_run_ends_as_such_with_its_reason(here: World, operato
     assert ended.message == "the run's deadline is over"
     assert len(ended.artifacts) == (1 if when == 5.0 else 0)
     assert not here.secrets
-    if when == 5.0:
-        assert here.container.cancelled
-        assert here.container.state == "ended"
     await asyncio.sleep(60)
+    assert all((held.cancelled, held.state) == (True, "ended") for held in here.containers.values())
     assert all(held.accepted == (1 if when == 5.0 else 0) for held in here.containers.values())
+
+
+async def test_a_cancel_while_nothing_starts_is_bounded(here: World, operator: Operator) -> None:
+    """An image that takes for ever: the run ends, and what comes up later is given no orders."""
+    here.start_seconds = 200.0
+    wanted = capture()
+    operator.start(wanted)
+    await asyncio.sleep(1)
+    operator.runner.cancel(wanted.id, Reason.CANCELLED, "enough")
+    ended = await operator.outcome(wanted)
+    assert (ended.state, ended.reason, ended.message) == (TargetState.CANCELLED, Reason.CANCELLED, "enough")
+    assert asyncio.get_running_loop().time() < 105
+    await asyncio.sleep(300)
+    assert (here.container.state, here.container.accepted) == ("running", 0)
 
 
 async def test_a_cancel_that_nobody_confirms_is_bounded(here: World, operator: Operator) -> None:

@@ -208,6 +208,8 @@ class Container:
                 case Cancel():
                     self.cancelled = True
                     self.news.set()
+                    if not self.accepted:
+                        self.end(4, "", json.dumps(asdict(Result(capture=self.capture, outcome="cancelled"))))
                 case refused:
                     self.say(message("refused", message=getattr(refused, "message", "")))
 

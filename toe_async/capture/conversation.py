@@ -64,7 +64,7 @@ class Conversation:
         """Why the connection, or a token, failed last."""
 
     def cancel(self) -> None:
-        """Tell the tool to end, on this connection and on each that follows."""
+        """Tell the tool to end, on this connection and on each that follows; from now on it is given no orders."""
         self._cancel = True
         self._wake.set()
 
@@ -101,7 +101,7 @@ class Conversation:
         beat_at = self._clock.monotonic()
         while True:
             self._wake.clear()
-            if self._repeat_orders and self._orders is not None:
+            if self._repeat_orders and self._orders is not None and not self._cancel:
                 self._repeat_orders = False
                 self._repeat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
                 await stream.send(orders_message(self._orders))

@@ -98,7 +98,6 @@ class Attempt:
         self._changed = asyncio.Event()
         self._cancelled: Fault | None = None
         self._cancelled_at = 0.0
-        self._conversation: Conversation | None = None
         self._progress = Progress(state=TargetState.STARTING)
         self._vessel = vessel_of(capture, parts.settings.agents_namespace, agent=False)
         self._vessel_uid = ""
@@ -146,7 +145,7 @@ class Attempt:
             await self._fetching.fetched()
         if self._mode == "collector" and not completed:
             await self._record.close()
-        if not (completed and self._mode == "ephemeral"):
+        if not (self._mode == "ephemeral" and self._outcome is not None and self._outcome.artifacts):
             await self._delete_agent()
 
     # -- steps --------------------------------------------------------------------------------------------------------
@@ -237,13 +236,17 @@ class Attempt:
                 raise self._vanished()
             if seen.phase in {"running", "ended"}:
                 return seen
-            self._check_cancelled()
             now = clock.monotonic()
+            # One that was asked for comes up without us, and would wait for orders: it is better told.
+            if self._cancelled is not None and now >= self._cancelled_at + CANCEL_SECONDS:
+                self._check_cancelled()
             trouble_since = (trouble_since or now) if in_trouble(seen) else None
             troubled = now - (trouble_since or now)
             if (fault := start_fault(seen, troubled, self._capture.tool.image)) is not None:
                 raise ToolFault(fault.reason, fault.message, passing=fault.passing)
             left = settings.start_seconds - (now - began)
+            if self._cancelled is not None:
+                left = min(left, self._cancelled_at + CANCEL_SECONDS - now)
             if left <= 0:
                 words = ": ".join(part for part in (seen.reason, seen.message) if part) or "the kubelet says nothing"
                 message = f"the tool's container did not start within {settings.start_seconds:g} s ({words})"
@@ -254,7 +257,7 @@ class Attempt:
     async def _converse(self, ticket: Ticket | None) -> Progress:
         """Talk with the supervisor until there is an outcome."""
         ours = not self._seen.orders or self._seen.orders == digest(self._orders)
-        talk = self._conversation = Conversation(
+        talk = Conversation(
             self._capture.id,
             self._orders if ours else None,
             attach=self._attach,
@@ -263,6 +266,8 @@ class Attempt:
             clock=self._parts.clock,
         )
         async with TaskOwner(_unexpected) as owner:
+            if self._cancelled is not None:
+                talk.cancel()
             if self._seen.phase == "running":
                 owner.start(talk.run(), name=f"talk {self._capture.id}")
             fault = await self._until_over(talk)
@@ -284,7 +289,7 @@ class Attempt:
                 return self._vanished().fault
             self._seen = seen
             if seen.phase == "ended" or (talk.result is not None and self._mode in _KEPT_MODES):
-                return late
+                return late if late is not None and late.reason is Reason.CAPTURE_TIMED_OUT else None
             if self._orders_changed(talk):
                 return _OTHER_ORDERS
             now = clock.monotonic()
