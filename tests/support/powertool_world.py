@@ -287,7 +287,6 @@ class World:
     def observe(self, name: str) -> Observed:
         """What the operator sees for one PowerTool."""
         one = self.tools[name]
-        own = self.known(one)
         entries = ledger.decode(one.status.ledger)
         now_in = {entry.uid: self.pod_now(entry.uid) for entry in entries}
         mine = {id_: attempt for id_, attempt in self.attempts.items() if attempt.capture.name == name}
@@ -297,15 +296,13 @@ class World:
             meta = replace(meta, deletion_timestamp=self.now)
             self.tools[name] = replace(one, metadata=meta)
         pods = [held for held in self.pods.values() if held.labels == {"app": "web"}]
-        containers = {(held.uid, box) for held in pods for box in ("app", "side")}
-        containers |= {(entry.uid, entry.container) for entry in entries}
         return observe(
             pods,
             replace(one, spec=spec, metadata=meta),
             now=self.now,
             config=self.configs.get(one.spec.tool.name) or config(one.spec.tool.name),
             pods=now_in,
-            busy={at: found for at in containers if (found := self.occupants(name, at, own))},
+            busy=self.occupants(name),
             progress={
                 id_: attempt.result or Progress(state=TargetState.RUNNING)
                 for id_, attempt in mine.items()
@@ -330,23 +327,22 @@ class World:
             for attempt in range(1, entry.attempt + 1)
         }
 
-    def occupants(self, name: str, at: tuple[str, str], own: set[str]) -> tuple[Occupant, ...]:
-        """By the other ledgers, and by what runs in the pod."""
-        found, accounted = [], set(own)
+    def occupants(self, name: str) -> dict[tuple[str, str], tuple[Occupant, ...]]:
+        """By the other ledgers, and by what runs in the pods."""
+        found: dict[tuple[str, str], tuple[Occupant, ...]] = {}
+        accounted: set[str] = set()
         for other in self.tools.values():
             accounted |= self.known(other)
-            if other.metadata.name == name:
-                continue
-            found += [
-                self.occupant(other, entry)
-                for entry in ledger.decode(other.status.ledger)
-                if (entry.uid, entry.container) == at and entry.state in CLAIMED_STATES | {TargetState.QUEUED}
-            ]
+            for entry in ledger.decode(other.status.ledger) if other.metadata.name != name else ():
+                if entry.state in CLAIMED_STATES | {TargetState.QUEUED}:
+                    at = (entry.uid, entry.container)
+                    found[at] = (*found.get(at, ()), self.occupant(other, entry))
         for id_, attempt in self.attempts.items():
-            target = attempt.capture.target
-            if attempt.result is None and (target.pod_uid, target.container) == at and id_ not in accounted:
-                found.append(Occupant("", "", "", None, "", (), container_name(id_).removeprefix("toe-")))
-        return tuple(found)
+            if attempt.result is None and id_ not in accounted:
+                at = (attempt.capture.target.pod_uid, attempt.capture.target.container)
+                stranger = Occupant("", "", "", None, "", (), container_name(id_).removeprefix("toe-"))
+                found[at] = (*found.get(at, ()), stranger)
+        return found
 
     def occupant(self, other: PowerTool, entry: ledger.Entry) -> Occupant:
         """What another PowerTool's ledger says of a container."""

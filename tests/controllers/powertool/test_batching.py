@@ -217,4 +217,6 @@ def test_what_waits_or_is_over_or_deleted_demands_nothing() -> None:
     assert demand(tool(), waiting, NODES, NOW) == Counter()
     over = tool(status={"phase": "Failed", "finishedAt": NOW.isoformat()})
     assert demand(over, ENTRIES, NODES, NOW) == Counter()
+    refused = {"type": "Accepted", "status": "False", "reason": "x", "lastTransitionTime": NOW.isoformat()}
+    assert demand(tool(status={"conditions": [refused]}), ENTRIES, NODES, NOW) == Counter()
     assert demand(tool(deletionTimestamp=NOW.isoformat()), ENTRIES, NODES, NOW) == Counter()

@@ -18,13 +18,13 @@ from toe_async.controllers.powertool.plan import CANCEL_SECONDS, plan
 THREE = [pod(0), pod(1), pod(2)]
 
 
-def deleted(one: PowerTool, seconds: float = 0.0, *, finalizer: bool = True, **annotations: str) -> PowerTool:
+def deleted(one: PowerTool, seconds: float = 0.0, *, finalizer: bool = True, skip: bool = False) -> PowerTool:
     """The PowerTool after `kubectl delete`."""
     meta = replace(
         one.metadata,
         deletion_timestamp=NOW - timedelta(seconds=seconds),
         finalizers=(FINALIZER,) if finalizer else (),
-        annotations=annotations,
+        annotations={SKIP_CANCEL: "true"} if skip else {},
     )
     return replace(one, metadata=meta)
 
@@ -306,7 +306,7 @@ def test_a_deleted_powertool_is_let_go_after_its_bound_or_by_the_annotation() ->
     late = plan(replace(seen, tool=deleted(seen.tool, CANCEL_SECONDS)))
     assert not late.finalizer
     assert late.cancels
-    assert not plan(replace(seen, tool=deleted(seen.tool, **{SKIP_CANCEL: "true"}))).finalizer
+    assert not plan(replace(seen, tool=deleted(seen.tool, skip=True))).finalizer
     assert not plan(replace(seen, tool=deleted(seen.tool, finalizer=False))).finalizer, "none can be added any more"
     waiting = plan(replace(seen, tool=deleted(seen.tool, 100)))
     assert waiting.recheck_seconds == pytest.approx(20)
@@ -539,9 +539,8 @@ def test_five_hundred_targets_with_the_longest_names_fit() -> None:
         seen = after(seen, decided)
         progress = {}
         for number, id_ in enumerate(sorted(seen.running)):
-            words = {"reason": "ToolFailed", "message": "x" * 2000}
-            final = Progress(state=TargetState.FAILED if number % 2 else TargetState.COMPLETED, **words)
-            progress[id_] = final
+            state = TargetState.FAILED if number % 2 else TargetState.COMPLETED
+            progress[id_] = Progress(state=state, reason="ToolFailed", message="x" * 2000)
         seen = replace(seen, progress=progress, running=frozenset())
     assert decided.status.selected_pods == 500
     assert decided.status.completed_pods + decided.status.failed_pods == 500

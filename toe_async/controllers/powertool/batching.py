@@ -11,6 +11,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from toe_async.apis.meta import ConditionStatus, find_condition
 from toe_async.apis.powertool import CLAIMED_STATES, PowerTool, TargetState
 from toe_async.apis.powertoolconfig import PowerToolConfigSpec
 from toe_async.controllers.powertool.facts import Observed, Occupant, Slots
@@ -125,7 +126,9 @@ def demand(tool: PowerTool, entries: Iterable[Entry], nodes: Mapping[str, str], 
     their batch ask for no slot.
     """
     status = tool.status
-    if tool.spec.suspend or status.finished_at is not None or tool.metadata.deletion_timestamp is not None:
+    accepted = find_condition(status.conditions, "Accepted")
+    refused = accepted is not None and accepted.status is ConditionStatus.FALSE
+    if refused or tool.spec.suspend or status.finished_at is not None or tool.metadata.deletion_timestamp is not None:
         return Counter()
     held = list(entries)
     room = (tool.spec.budgets.max_concurrent_pods or len(held)) - sum(one.state in CLAIMED_STATES for one in held)

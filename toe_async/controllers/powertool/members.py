@@ -94,7 +94,10 @@ def current_id(tool: PowerTool, run: str, member: Member) -> str:
 
 
 def capture_of(tool: PowerTool, config: PowerToolConfigSpec, run: str, member: Member, pod: Pod) -> ToolCapture:
-    """The claimed attempt of a member as the runner takes it. A claim is dated in whole seconds, as the ledger is."""
+    """The claimed attempt of a member as the runner takes it, equal whenever it is made again.
+
+    A claim is dated in whole seconds, as the ledger is, and `suspend`, which may change, is no part of it.
+    """
     if member.at is None:
         raise ValueError(f"target {member.row.uid} was not claimed")
     return ToolCapture(
@@ -115,7 +118,7 @@ def capture_of(tool: PowerTool, config: PowerToolConfigSpec, run: str, member: M
             service=service_of(pod),
         ),
         tool=config,
-        spec=tool.spec,
+        spec=replace(tool.spec, suspend=False),
         matching_labels=_matching_labels(tool, pod),
     )
 
