@@ -13,7 +13,8 @@ from toe_async.apis.reasons import Reason
 from toe_async.controllers.powertool.batching import demand
 from toe_async.controllers.powertool.facts import Observed, Occupant, Slots
 from toe_async.controllers.powertool.ledger import Entry, decode, encode
-from toe_async.controllers.powertool.plan import WAITING_SECONDS, plan
+from toe_async.controllers.powertool.plan import plan
+from toe_async.controllers.powertool.waking import WAITING_SECONDS
 
 THREE = [pod(0), pod(1), pod(2)]
 OLDER, YOUNGER = BORN - timedelta(hours=1), BORN + timedelta(hours=1)

@@ -13,7 +13,8 @@ from toe_async.apis.reasons import Reason
 from toe_async.capture.toolrun import Progress
 from toe_async.controllers.powertool import ledger
 from toe_async.controllers.powertool.facts import FINALIZER, SKIP_CANCEL, NamespaceFacts, Observed, Occupant, PodNow
-from toe_async.controllers.powertool.plan import CANCEL_SECONDS, plan
+from toe_async.controllers.powertool.plan import plan
+from toe_async.controllers.powertool.waking import CANCEL_SECONDS
 
 THREE = [pod(0), pod(1), pod(2)]
 
