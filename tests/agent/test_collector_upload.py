@@ -228,6 +228,22 @@ async def test_nothing_counts_as_stored_without_a_receipt_for_it(
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize("status", [416, 202])
+async def test_a_collector_that_goes_to_and_fro_is_not_pressed(tmp_path: Path, status: int) -> None:
+    """Each turn without progress costs a second at least."""
+    offsets = iter([4, 2] * 1000)
+
+    def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Upload-Offset": str(next(offsets))})
+
+    def head(_: web.Request) -> web.Response:
+        return web.Response(headers={"Upload-Offset": str(next(offsets)), "Upload-Complete": "?0"})
+
+    fake = FakeCollector(answer, head=head)
+    await fails(tmp_path, fake, seconds=0.7)
+    assert len(fake.requests) < 8
+
+
 async def test_an_outage_of_the_store_is_outlasted(tmp_path: Path) -> None:
     answers = iter([503])
 

@@ -45,13 +45,13 @@ def test_nothing_is_opened_through_a_link_and_no_pipe_holds_us_up(tmp_path: Path
         open_file(out, path)
 
 
-def test_ten_thousand_files_are_seen_and_a_deep_tree_ends(tmp_path: Path, out: int) -> None:
-    for number in range(10_000):
+def test_many_files_are_seen_and_a_deep_tree_ends(tmp_path: Path, out: int) -> None:
+    for number in range(1_000):
         os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, dir_fd=out))
     deep = tmp_path / "out" / "/".join(["d"] * 40)
     deep.mkdir(parents=True)
     (deep / "lost").touch()
-    assert len(list(regular_files(out))) == 10_000
+    assert len(list(regular_files(out))) == 1_000
 
 
 def test_a_file_that_is_gone_can_be_removed_again(tmp_path: Path, out: int) -> None:

@@ -143,3 +143,13 @@ def test_a_folder_that_somebody_else_made_is_not_ours(outputs: Outputs, tmp_path
     (forged / "kept.json").symlink_to(tmp_path / "toe-run" / "kept.json")
     assert len(listing(str(tmp_path))["leaves"]) == 3
     assert all(Leaf(**one).state == "kept" for one in listing(str(tmp_path))["leaves"])
+
+
+def test_what_cannot_be_offered_is_lost_and_not_called_kept(tmp_path: Path) -> None:
+    folder = state_folder(tmp_path, {"stdout": b"said"})
+    (folder / ".kept.json").mkdir()
+    outputs = Outputs()
+    outputs.start(orders(mode="ephemeral"), str(folder))
+    with pytest.raises(CollectingError, match="EISDIR") as error:
+        outputs.finish(time.monotonic() + 5, lambda: None)
+    assert [leaf.state for leaf in error.value.leaves] == ["lost"]

@@ -90,6 +90,7 @@ def test_an_output_folder_that_became_a_link_is_not_gone_through(claim: Claim, t
     assert claim.stored() == {"tcpdump.out": b"said"}
 
 
+@pytest.mark.slow  # making them is
 def test_ten_thousand_files_are_two_hundred_leaves_and_a_word_about_the_rest(tmp_path: Path) -> None:
     folder = state_folder(tmp_path, {"log": b"warned"})
     for number in range(10_000):

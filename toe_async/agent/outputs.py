@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from toe_async.agent.courier import Courier, Delivery
 from toe_async.agent.faults import Lost, Stopped
@@ -25,7 +26,7 @@ from toe_async.agent.folders import open_folder
 from toe_async.agent.gathering import MOST_LEAVES, Gathering, Source
 from toe_async.agent.httpclient import Endpoint
 from toe_async.agent.keeping import LEAVES, Keeping, Shelf
-from toe_async.agent.packing import usable
+from toe_async.agent.packing import disk_fault, usable
 from toe_async.agent.protocol import Leaf, Orders
 from toe_async.agent.pvc import MOUNT, PvcCopy
 from toe_async.agent.serving import LeafServer
@@ -98,11 +99,13 @@ class Outputs:
             late.cancel()
             run.place.close()
         leaves = run.give_up()
-        kept = {leaf.name: leaf for leaf in leaves if leaf.state == "kept"}
-        if kept and not self._cancelled.is_set():
-            run.shelf.open(leaves, run.orders.keep_seconds)
-            if run.orders.mode == "s3":
-                self._server = LeafServer(run.leaves, run.orders.fetch_key, kept)
+        if run.keeps and not self._cancelled.is_set():
+            try:
+                self._offer(run, leaves)
+            except OSError as error:
+                lost = disk_fault(error)
+                gone = tuple(replace(leaf, state="lost") for leaf in leaves)
+                raise CollectingError(lost.reason, str(lost), gone) from error
         if (fault := run.fault(self._cancelled.is_set(), leaves)) is not None:
             raise fault
         return leaves
@@ -132,6 +135,12 @@ class Outputs:
         self._cancelled.set()
         if self._run is not None:
             self._run.end()
+
+    def _offer(self, run: _Run, leaves: tuple[Leaf, ...]) -> None:
+        run.shelf.open(leaves, run.orders.keep_seconds)
+        if run.orders.mode == "s3":
+            kept = {leaf.name: leaf for leaf in leaves if leaf.state == "kept"}
+            self._server = LeafServer(run.leaves, run.orders.fetch_key, kept)
 
     def _over(self, seconds: float) -> bool:
         self._cancelled.wait(seconds)

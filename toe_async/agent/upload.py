@@ -77,26 +77,30 @@ class CollectorUpload:
     def _send(self, source: int, path: str, leaf: Packed) -> Leaf:
         begun = offset = self._offset(path, leaf)
         while True:
+            before = offset
             try:
                 answer = self._piece(source, path, leaf, offset)
                 if answer.status in {200, 201}:
                     return _receipt(answer, leaf)
-                offset, before = _told(answer, leaf), offset
-                if offset == before:
-                    raise Again("the collector takes pieces and has no more of the leaf than before")
-            except Broken as error:
-                before, offset = offset, self._offset(path, leaf)
-                if offset <= before:
-                    error.progressed = offset > begun
-                    raise
-            except _Elsewhere as error:
-                before, offset = offset, self._offset(path, leaf)
-                if offset == before:
-                    raise Again(str(error)) from error
+                offset = _told(answer, leaf)
+                stuck = Again("the collector takes pieces and has no more of the leaf than before")
+            except (Broken, _Elsewhere) as error:
+                stuck = error if isinstance(error, Broken) else Again(str(error))
+                offset = self._offset_after(before - begun, path, leaf)
             except _Damaged as error:
                 if measure(source, bool) != (leaf.size, leaf.sha256):
                     raise _changed() from error
                 raise Again(str(error)) from error
+            if offset <= before:
+                stuck.progressed = offset > begun
+                raise stuck
+
+    def _offset_after(self, gained: int, path: str, leaf: Packed) -> int:
+        try:
+            return self._offset(path, leaf)
+        except Broken as error:
+            error.progressed = gained > 0
+            raise
 
     def _piece(self, source: int, path: str, leaf: Packed, offset: int) -> Answer:
         size = leaf.size
