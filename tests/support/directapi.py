@@ -50,7 +50,8 @@ class DirectApi:
 
     `calls` holds all requests but reads of collections, `changes` every version that was written. `before` may raise a
     KubeError in the place of an answer, `after` in the place of the answer to a write that was made: a lost reply.
-    `computed` answers for what is no stored resource.
+    `computed` answers for what is no stored resource. `seconds` is how long an answer takes, `lag` by how many
+    seconds watches are behind.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -62,6 +63,7 @@ class DirectApi:
         self.before: Callable[[Call], KubeError | None] = lambda call: None
         self.after: Callable[[Call], KubeError | None] = lambda call: None
         self.computed: Answer = lambda request: None
+        self.seconds = self.lag = 0.0
         self._end = asyncio.Event()
         store.listeners.append(lambda resource, change: self.changes.append(change))
 
@@ -102,7 +104,7 @@ class DirectApi:
     # ---- a client ------------------------------------------------------------------------------------------------
 
     async def send(self, request: Request) -> bytes:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         asked = self._asked(request)
         call = Call(
             asked.verb,
@@ -120,7 +122,7 @@ class DirectApi:
             body = self._answer(request, asked)
         except Refusal as refused:
             raise parse_error(refused.code, msgspec.json.encode(refused.body()), request=str(request)) from refused
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         if (error := self.after(call)) is not None:
             raise error
         return body
@@ -150,9 +152,14 @@ class DirectApi:
         except Refusal as refused:
             raise parse_error(refused.code, msgspec.json.encode(refused.body()), request=str(request)) from refused
         try:
-            yield chunks
+            yield self._late(chunks)
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
+
+    async def _late(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            await asyncio.sleep(self.lag)
+            yield chunk
 
     def _asked(self, request: Request) -> Route:
         return route(request.method, request.target.partition("?")[0], dict(request.query))

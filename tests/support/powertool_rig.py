@@ -232,7 +232,10 @@ class Process:
             owner.start(informer.run(), name=informer.resource)
         for informer in informers:
             await informer.synced.wait()
-        owner.start(self.controller.lead(self._workers, 1.0), name="controller")
+        self.leading = owner.start(self.lead(), name="controller")
+
+    async def lead(self) -> None:
+        await self.controller.lead(self._workers, 1.0)
 
     def look_again(self, name: str) -> None:
         self.queue.add(ToolKey("shop", name))

@@ -343,6 +343,65 @@ async def test_the_administrators_limits_hold_over_all_powertools() -> None:
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("seconds", "lag"), [(0.7, 0.0), (0.1, 0.5), (0.7, 0.3), (0.3, 0.5)])
+async def test_a_claim_on_its_way_counts_for_whoever_decides_meanwhile(seconds: float, lag: float) -> None:
+    """API server and watch take their time: nobody gives the one place, or the one container, away a second time."""
+    rig = Rig(seconds=10, limits=Limits(cluster=1, per_node=1))
+    rig.tool_config(compatibleWith=["dump"])
+    rig.pod("web-0")
+    for number in range(4):
+        rig.pod(f"a-{number}", app=f"a{number}")
+    async with rig.process():
+        rig.api.seconds, rig.api.lag = seconds, lag
+        for number in range(4):
+            rig.tool(f"run-{number}", targets={"labelSelector": {"matchLabels": {"app": f"a{number}"}}})
+        rig.tool("run-4")
+        await until(lambda: all(is_over(rig, f"run-{number}") for number in range(5)))
+    assert rig.world.most_at_once() == 1
+    assert len(rig.world.tools) == 5
+
+
+@pytest.mark.looptime
+async def test_tools_that_are_declared_compatible_share_a_container() -> None:
+    """Both have to say so."""
+    rig = rig_with("web-0", seconds=20)
+    rig.tool_config("trace", compatibleWith=["watch"])
+    rig.tool_config("watch", compatibleWith=["trace"])
+    async with rig.process():
+        for name in ("trace", "watch"):
+            rig.tool(name, tool={"name": name, "duration": "5s"})
+        await until(lambda: is_over(rig, "trace") and is_over(rig, "watch"))
+    assert rig.world.most_at_once() == 2
+
+
+@pytest.mark.looptime
+async def test_a_tools_container_that_no_ledger_knows_is_waited_for() -> None:
+    """PT17: what runs in the pod counts, also when its PowerTool is gone or its status was edited."""
+    rig = rig_with("web-0")
+    stranger = {"name": "toe-aaaaaaaaaaaaaaaaaaaa", "image": "none", "targetContainerName": "app"}
+    rig.api.change(
+        "pods", "shop", "web-0", {"spec": {"ephemeralContainers": [stranger]}}, subresource="ephemeralcontainers"
+    )
+
+    def stand(state: dict[str, Any]) -> None:
+        told = {"name": stranger["name"], "image": "none", "imageID": "", "ready": False, "restartCount": 0}
+        statuses = [{**told, "state": state}]
+        rig.api.change(
+            "pods", "shop", "web-0", {"status": {"ephemeralContainerStatuses": statuses}}, subresource="status"
+        )
+
+    stand({"running": {"startedAt": "2026-01-24T20:00:00Z"}})
+    async with rig.process():
+        rig.tool()
+        await until(lambda: rig.read().status.phase is Phase.CONFLICTED, 10)
+        await asyncio.sleep(30)
+        assert not rig.world.tools
+        stand({"terminated": {"exitCode": 0, "finishedAt": "2026-01-24T20:01:00Z"}})
+        await until(lambda: is_over(rig), 30)
+    assert rig.read().status.phase is Phase.COMPLETED
+
+
+@pytest.mark.looptime
 async def test_a_failed_attempt_is_made_again_as_often_as_asked_and_counted_once() -> None:
     """failurePolicy retry: each attempt is a container of its own, the target fails once."""
     rig = rig_with("web-0")

@@ -10,6 +10,7 @@ from powertool_rig import Rig, until
 from toe_async.apis.powertool import FINAL_STATES, Phase
 from toe_async.controllers.powertool.facts import FINALIZER
 from toe_async.kube.errors import KubeError, TransportError
+from toe_async.lib.tasks import TaskOwner, cancel_and_wait
 
 PODS = 3
 
@@ -140,6 +141,10 @@ async def test_a_leader_that_lost_its_lease_writes_and_starts_nothing_and_stops_
         await asyncio.sleep(60)
         assert len(rig.api.writes) == before
         assert len(rig.world.tools) == begun
+    taken_up = rig.world.taken_up.total()
+    async with rig.process():  # one that believes to lead, and does not
+        await asyncio.sleep(5)
+    assert (rig.world.taken_up.total(), len(rig.api.writes)) == (taken_up, before)
     rig.leading = True
     async with rig.process():
         await until(lambda: is_over(rig))
@@ -162,3 +167,23 @@ async def test_a_target_that_vanished_while_no_operator_was_there_is_closed_and_
     assert len(rig.world.tools) == 1
     (row,) = rig.read().status.targets
     assert row.reason == "PodGone"
+
+
+@pytest.mark.looptime
+async def test_a_replica_that_loses_the_lease_and_wins_it_again_goes_on_with_what_runs() -> None:
+    """Its tasks ended with the lease; the tools did not, and nothing had to change for it to look at them again."""
+    rig = rig_with(seconds=60)
+    async with rig.process() as process:
+        rig.tool(tool={"name": "dump", "duration": "60s"})
+        await until(lambda: rig.read().status.running_pods == PODS)
+        await asyncio.sleep(5)
+        await cancel_and_wait(process.leading)
+        assert process.runner.running == frozenset()
+        await asyncio.sleep(10)
+        async with TaskOwner(lambda name, error: rig.errors.append(repr(error))) as owner:
+            owner.start(process.lead(), name="again")
+            await asyncio.sleep(1)
+            assert len(process.runner.running) == PODS
+            await until(lambda: is_over(rig))
+    assert set(rig.world.attempts().values()) == {1}
+    assert rig.read().status.completed_pods == PODS
