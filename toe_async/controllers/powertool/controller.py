@@ -208,8 +208,8 @@ class PowerToolController:
         if ref is not None and self._views.sink_allowed(ref, tool.metadata.namespace):
             problem = await self._preparations.sink(ref, tool.metadata.namespace)
         hottest = begins and tool.spec.targets.pick == "Hottest"
-        cpu = await self._preparations.cpu(self._views.namespaces_of(tool)) if hottest else {}
-        return Prepared(zone=zone, sink_problem=problem, cpu=cpu)
+        usage = await self._preparations.usage(self._views.namespaces_of(tool)) if hottest else {}
+        return Prepared(zone=zone, sink_problem=problem, usage=usage)
 
     def _observed(self, key: ToolKey, tool: PowerTool, prepared: Prepared) -> Observed:
         known = {id_: self._runner.progress(id_) for id_, one in self._captures.items() if _owner(one) == key}

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from toe_async.apis.captures import CollectorRef, S3Ref, SinkRef
-from toe_async.apis.core import POWERTOOLS_GRANT, NamespaceObject
+from toe_async.apis.core import POWERTOOLS_GRANT, NamespaceObject, PodUsage
 from toe_async.apis.meta import ConditionStatus, find_condition
 from toe_async.apis.pods import Pod
 from toe_async.apis.powertool import FINAL_STATES, PowerTool, PowerToolSpec
@@ -254,7 +254,7 @@ class Views:
             for pod in self._book.of(one.name).values():
                 if selector.matches(pod.labels):
                     problem = level_fault or _claim_fault(tool, pod)
-                    found.append(TargetFacts(pod, problem, prepared.cpu.get((pod.namespace, pod.name))))
+                    found.append(TargetFacts(pod, problem, _cpu(pod, prepared.usage.get((pod.namespace, pod.name)))))
         return tuple(found)
 
     def _level_fault(self, tool: PowerTool, config: PowerToolConfig | None, name: str) -> Refused | None:
@@ -331,6 +331,14 @@ def _covers(tool: PowerTool, namespace: str) -> bool:
         return selector is not None and selector.covers(namespace)
     except ValueError:  # a broken expression finds nothing
         return False
+
+
+def _cpu(pod: Pod, usage: PodUsage | None) -> float | None:
+    """What the pod's own containers use. What was measured before it started is of a predecessor of the same name."""
+    if usage is None or (pod.start_time is not None and usage.timestamp < pod.start_time):
+        return None
+    used = [usage.containers[one.name][0] for one in pod.containers if one.name in usage.containers]
+    return sum(used) if used and len(used) == len(pod.containers) else None
 
 
 def _claim_fault(tool: PowerTool, pod: Pod) -> Refused | None:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from toe_async.apis.captures import SinkRef
-from toe_async.apis.core import decode_pod_metrics_list
+from toe_async.apis.core import PodUsage, decode_pod_metrics_list
 from toe_async.apis.kinds import POD_METRICS
 from toe_async.kube.errors import KubeError
 from toe_async.kube.requests import list_
@@ -24,15 +24,16 @@ Probe = Callable[[SinkRef, str], Awaitable[str | None]]
 _GOOD_SECONDS = 60.0
 _BAD_SECONDS = 15.0
 _PROBE_SECONDS = 20.0
+_METRICS_SECONDS = 20.0
 _log = log.get("powertool.preparing")
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """`zone` is None when there is none of that name; `cpu` is in cores, by namespace and name of the pod."""
+    """`zone` is None when there is none of that name; `usage` is by namespace and name of the pod."""
 
     zone: tzinfo | None
     sink_problem: str | None = None
-    cpu: Mapping[tuple[str, str], float] = {}
+    usage: Mapping[tuple[str, str], PodUsage] = {}
 
 
 class _Answer(NamedTuple):
@@ -70,15 +71,20 @@ class Preparations:
         self._answers[ref, namespace] = _Answer(self._clock.monotonic() + wait, problem)
         return problem
 
-    async def cpu(self, namespaces: Iterable[str]) -> dict[tuple[str, str], float]:
-        """What pods use now. A namespace that cannot be read is left out: its pods' use is unknown."""
-        found: dict[tuple[str, str], float] = {}
-        for namespace in namespaces:
-            try:
-                usages = decode_pod_metrics_list(await self._client.send(list_(POD_METRICS, namespace, timeout=10.0)))
-            except (KubeError, msgspec.DecodeError) as error:
-                _log.warning("metrics cannot be read", namespace=namespace, problem=str(error))
-                continue
-            for usage in usages:
-                found[namespace, usage.name] = sum(cpu for cpu, _ in usage.containers.values())
+    async def usage(self, namespaces: Iterable[str]) -> dict[tuple[str, str], PodUsage]:
+        """What pods use now. What cannot be read in time is left out: those pods' use is unknown."""
+        found: dict[tuple[str, str], PodUsage] = {}
+        try:
+            async with asyncio.timeout(_METRICS_SECONDS):
+                for namespace in namespaces:
+                    found |= {(namespace, one.name): one for one in await self._usage_in(namespace)}
+        except TimeoutError:
+            _log.warning("metrics are too slow", seconds=_METRICS_SECONDS)
         return found
+
+    async def _usage_in(self, namespace: str) -> list[PodUsage]:
+        try:
+            return decode_pod_metrics_list(await self._client.send(list_(POD_METRICS, namespace, timeout=10.0)))
+        except (KubeError, msgspec.DecodeError) as error:
+            _log.warning("metrics cannot be read", namespace=namespace, problem=str(error))
+            return []
