@@ -21,7 +21,8 @@ REFUSED = "cannot be set for an Ephemeral Container"
 
 async def test_an_added_container_is_completed_and_answered_with_its_pod(server: Server) -> None:
     made = await nowhere(server)
-    added = await add(server, tool(stdin=True, targetContainerName="main"), uid=made["metadata"]["uid"])
+    wanted = tool(stdin=True, stdinOnce=False, tty=False, targetContainerName="main")
+    added = await add(server, wanted, uid=made["metadata"]["uid"])
     again = await server.call("GET", server.core("pods", "p/ephemeralcontainers"))
     assert (added.status, added.body["kind"]) == (200, "Pod")
     assert added.body["metadata"]["generation"] == made["metadata"]["generation"] + 1

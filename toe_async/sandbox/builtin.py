@@ -33,6 +33,7 @@ _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _ANY_NAME = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _ANNOTATION_BYTES = 256 * 1024
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+_OMITTED_WHEN_FALSE = ("stdin", "stdinOnce", "tty")
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 
 
@@ -109,6 +110,8 @@ def _default_pod(obj: JsonObject, old: JsonObject | None) -> None:
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
         container.setdefault("imagePullPolicy", _pull_policy(container.get("image") or ""))
+        for name in [name for name in _OMITTED_WHEN_FALSE if container.get(name) is False]:
+            del container[name]
         for port in container.get("ports") or ():
             port.setdefault("protocol", "TCP")
         limits = container["resources"].get("limits") or {}
