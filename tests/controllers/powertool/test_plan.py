@@ -12,7 +12,15 @@ from toe_async.apis.powertool import Phase, PowerTool, TargetState
 from toe_async.apis.reasons import Reason
 from toe_async.capture.toolrun import Progress
 from toe_async.controllers.powertool import ledger
-from toe_async.controllers.powertool.facts import FINALIZER, SKIP_CANCEL, NamespaceFacts, Observed, Occupant, PodNow
+from toe_async.controllers.powertool.facts import (
+    CANCEL,
+    FINALIZER,
+    SKIP_CANCEL,
+    NamespaceFacts,
+    Observed,
+    Occupant,
+    PodNow,
+)
 from toe_async.controllers.powertool.plan import plan
 from toe_async.controllers.powertool.waking import CANCEL_SECONDS
 
@@ -28,6 +36,11 @@ def deleted(one: PowerTool, seconds: float = 0.0, *, finalizer: bool = True, ski
         annotations={SKIP_CANCEL: "true"} if skip else {},
     )
     return replace(one, metadata=meta)
+
+
+def annotated(one: PowerTool, why: str) -> PowerTool:
+    """The PowerTool after `kubectl toe cancel`."""
+    return replace(one, metadata=replace(one.metadata, annotations={CANCEL: why}))
 
 
 def begun(seen: Observed) -> Observed:
@@ -254,6 +267,7 @@ ENDINGS = [
     pytest.param(
         {"activeDeadlineSeconds": 60}, {"now": NOW + timedelta(seconds=60)}, "DeadlineExceeded", "60 s", id="dl"
     ),
+    pytest.param({}, {"annotation": " enough\nseen "}, "Cancelled", "toe.run/cancel: enough seen", id="cancel"),
     pytest.param({}, {"switched_off": "the switch"}, "Cancelled", "the switch", id="kill switch"),
     pytest.param({}, {"config": config(allowedNamespaces=["x"])}, "NamespaceNotAllowed", "allows: x", id="withdrawn"),
 ]
@@ -267,9 +281,11 @@ def test_a_run_that_has_to_end_cancels_what_runs_and_begins_nothing(
     one = tool({**spec, "budgets": {"maxConcurrentPods": 1}})
     (start,) = plan(observe(THREE, one)).starts
     seen = begun(observe(THREE, one))
-    if facts.pop("deleted", False):
+    if "deleted" in facts:
         seen = replace(seen, tool=deleted(seen.tool))
-    seen = replace(seen, **facts)
+    if "annotation" in facts:
+        seen = replace(seen, tool=annotated(seen.tool, facts["annotation"]))
+    seen = replace(seen, **{key: one for key, one in facts.items() if key not in {"deleted", "annotation"}})
     decided = plan(seen)
     (cancel,) = decided.cancels
     assert (cancel.capture, cancel.reason) == (start.id, reason)
@@ -284,6 +300,23 @@ def test_a_run_that_has_to_end_cancels_what_runs_and_begins_nothing(
     assert condition(final.status, "Complete").reason == reason
     assert condition(final.status, "Failed").status is ConditionStatus.FALSE
     assert not final.finalizer
+
+
+def test_a_run_that_is_cancelled_before_it_begins_is_over() -> None:
+    """Nothing was chosen, nothing starts, and taking the annotation away changes nothing; a schedule only pauses."""
+    seen = observe(THREE, annotated(tool(), "not now"))
+    decided = plan(seen)
+    assert (decided.status.phase, decided.status.selected_pods) == (Phase.CANCELLED, 0)
+    assert condition(decided.status, "Complete").reason == "Cancelled"
+    assert decided.starts == ()
+    later = after(seen, decided)
+    assert plan(replace(later, tool=replace(later.tool, metadata=tool().metadata))).status == decided.status
+    hourly = {"schedule": "@hourly", "concurrencyPolicy": "Allow"}
+    paused = observe(THREE, annotated(tool(hourly), "not now"), now=NOW + timedelta(hours=1))
+    decided = plan(paused)
+    assert (decided.status.phase, decided.starts) == (Phase.PENDING, ())
+    assert condition(decided.status, "Running").reason == "Cancelled"
+    assert len(plan(replace(paused, tool=tool(hourly))).starts) == 3
 
 
 def test_a_withdrawn_grant_ends_the_targets_of_that_namespace_only() -> None:

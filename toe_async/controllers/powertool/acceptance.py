@@ -14,13 +14,14 @@ from toe_async.apis.reasons import Reason
 from toe_async.apis.selectors import Selector
 from toe_async.capture.refusals import Refused
 from toe_async.controllers.powertool.choosing import allowed
-from toe_async.controllers.powertool.facts import Observed
+from toe_async.controllers.powertool.facts import CANCEL, Observed
 from toe_async.lib import cron
 from toe_async.lib.durations import format_duration, parse_duration
 
 LONGEST_RUN = timedelta(hours=24)
 """A tool's duration and warm-up, where its configuration names no `maxDuration`."""
 _LONGEST_REGEX = 256
+_LONGEST_WHY = 200
 
 
 def refusal_of(seen: Observed) -> Refused | None:
@@ -33,6 +34,14 @@ def stops(seen: Observed) -> Refused | None:
     if seen.switched_off is not None:
         return Refused(Reason.CANCELLED, seen.switched_off)
     return _allowed(seen)
+
+
+def cancelled(seen: Observed) -> Refused | None:
+    """The run is to end because somebody with a right to change the PowerTool says so."""
+    why = " ".join(seen.tool.metadata.annotations.get(CANCEL, "").split())
+    if not why:
+        return None
+    return Refused(Reason.CANCELLED, f"annotation {CANCEL}: {why[:_LONGEST_WHY]}")
 
 
 def _policy(seen: Observed) -> Refused | None:
@@ -145,13 +154,13 @@ def spec_faults(spec: PowerToolSpec) -> Iterator[str]:
 
 
 def multiplier(text: str) -> Decimal:
-    """A decimal string from 1 to 100. Raises ValueError."""
+    """A decimal string from 1 to 10, as admission takes it. Raises ValueError."""
     try:
         found = Decimal(text) if len(text) <= 20 else Decimal("NaN")
     except InvalidOperation:
         found = Decimal("NaN")
-    if not found.is_finite() or not 1 <= found <= 100:
-        raise ValueError(f"{text[:20]!r} is no decimal number from 1 to 100, such as '1.5'")
+    if not found.is_finite() or not 1 <= found <= 10:
+        raise ValueError(f"{text[:20]!r} is no decimal number from 1 to 10, such as '1.5'")
     return found
 
 

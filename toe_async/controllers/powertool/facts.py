@@ -14,6 +14,8 @@ from toe_async.capture.refusals import Refused
 from toe_async.capture.toolrun import Progress, ToolCapture
 
 FINALIZER = "codriverlabs.ai.toe.run/cancel"
+CANCEL = "toe.run/cancel"
+"""Its value says why the run is to end, as `kubectl toe cancel` writes it. While it is there no run begins."""
 SKIP_CANCEL = "toe.run/skip-cancel"
 """With the value "true" the finalizer goes although tools may still run."""
 

@@ -14,12 +14,12 @@ from toe_async.apis.powertool import Phase, TargetState
 from toe_async.apis.reasons import Reason
 from toe_async.capture.refusals import Refused
 from toe_async.controllers.powertool import sentences
-from toe_async.controllers.powertool.acceptance import refusal_of, stops
+from toe_async.controllers.powertool.acceptance import cancelled, refusal_of, stops
 from toe_async.controllers.powertool.advancing import advanced, error_of, finished
 from toe_async.controllers.powertool.batching import batch
 from toe_async.controllers.powertool.choosing import chosen
 from toe_async.controllers.powertool.conditions import Outlook, conditions
-from toe_async.controllers.powertool.counting import TERMINAL, phase_of, totals
+from toe_async.controllers.powertool.counting import TERMINAL, Totals, phase_of, totals
 from toe_async.controllers.powertool.facts import Observed, Plan
 from toe_async.controllers.powertool.failing import stopped
 from toe_async.controllers.powertool.fitting import fitted
@@ -66,6 +66,11 @@ def _broken(seen: Observed, error: ValueError) -> Work:
 def _begun(seen: Observed, refusal: Refused | None) -> Work:
     """The run that begins now with its targets frozen, or why none does."""
     old, tool = seen.tool.status, seen.tool
+    if (why := cancelled(seen)) is not None:
+        if tool.spec.schedule or not may_begin(tool, seen.zone, seen.now):
+            return Work(old, (), held=why)
+        moment = _moment(seen)
+        return Work(replace(old, started_at=moment, finished_at=moment, last_error=why.message), (), held=why)
     if refusal is not None or not seen.known or seen.config is None or seen.pods_problem is not None:
         return Work(old, ())
     if not may_begin(tool, seen.zone, seen.now):
@@ -98,6 +103,8 @@ def _ending(seen: Observed) -> Refused | None:
     tool = seen.tool
     if tool.metadata.deletion_timestamp is not None:
         return Refused(Reason.CANCELLED, "the PowerTool was deleted")
+    if (why := cancelled(seen)) is not None:
+        return why
     ends = deadline(tool, tool.status)
     if ends is not None and seen.now >= ends:
         longest = tool.spec.active_deadline_seconds
@@ -152,7 +159,7 @@ def _concluded(seen: Observed, work: Work, refusal: Refused | None, before: tupl
         refusal=refusal,
         held=work.held,
         begun=begun,
-        phase=phase_of(count) if begun else Phase(old.phase or Phase.PENDING),
+        phase=_phase(work, count) if begun else Phase(old.phase or Phase.PENDING),
         count=count,
         members=members,
         waits=work.waits,
@@ -199,6 +206,12 @@ def _over(seen: Observed) -> Plan:
         delete=left is not None and left <= 0 and tool.metadata.deletion_timestamp is None,
         recheck_seconds=left if left is not None and left > 0 else None,
     )
+
+
+def _phase(work: Work, count: Totals) -> Phase:
+    if work.held is not None and work.held.reason is Reason.CANCELLED:
+        return Phase.CANCELLED
+    return phase_of(count)
 
 
 def _moment(seen: Observed) -> datetime:
