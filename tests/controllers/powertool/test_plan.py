@@ -22,7 +22,7 @@ from toe_async.controllers.powertool.facts import (
     PodNow,
 )
 from toe_async.controllers.powertool.plan import plan
-from toe_async.controllers.powertool.waking import CANCEL_SECONDS
+from toe_async.controllers.powertool.waking import CANCEL_SECONDS, HELD_SECONDS
 
 THREE = [pod(0), pod(1), pod(2)]
 
@@ -591,3 +591,36 @@ def test_ten_thousand_matching_pods_are_refused_or_sampled() -> None:
     sampled = plan(observe(many, tool({"targets": {"maxTargets": 20, "pick": "Random"}})))
     assert sampled.status.selected_pods == 20
     assert len(encode(sampled.status)) < 32 << 10
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"policy_problem": "none"}, id="refused"),
+        pytest.param({"pods_problem": "forbidden"}, id="pods cannot be read"),
+        pytest.param({"known": False}, id="tools cannot be read"),
+        pytest.param({"candidates": observe([pod(number) for number in range(501)]).candidates}, id="too many targets"),
+    ],
+)
+def test_what_waits_for_somebody_else_is_looked_at_again_each_minute(facts: dict[str, Any]) -> None:
+    """Should nobody tell when the cause is gone."""
+    assert plan(observe(THREE, **facts)).recheck_seconds == HELD_SECONDS
+    assert plan(observe(THREE)).recheck_seconds is None
+
+
+def test_only_attempts_that_have_ended_may_be_forgotten() -> None:
+    """What still runs is not settled; an outcome that no target claims any more is."""
+    seen = begun(observe(THREE))
+    first, second, _ = plan(observe(THREE)).starts
+    stranger = replace(second, id="y" * 32)
+    progress = {**done(first), **done(stranger), second.id: Progress(state=TargetState.RUNNING)}
+    assert sorted(plan(replace(seen, progress=progress)).settled) == sorted([first.id, stranger.id])
+
+
+def test_a_target_of_which_only_the_uid_is_left_is_still_named() -> None:
+    """The ledger keeps no names: those beyond the shown rows lose theirs with their pod."""
+    seen = begun(observe([pod(0)], tool({"budgets": {"maxConcurrentPods": 1}})))
+    nameless = replace(seen.tool, status=replace(seen.tool.status, targets=()))
+    decided = plan(replace(seen, tool=nameless, running=frozenset(), pods={uid(0): PodNow("gone", None)}))
+    assert f"the pod with UID {uid(0)} is gone" in decided.status.last_error
+    assert [one.pod for one in decided.events] == [""], "no Event can be put on a pod without its name"
