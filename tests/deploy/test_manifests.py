@@ -18,7 +18,8 @@ from toe_async.runtime.policy import PROFILING_POLICY
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OPERATOR, COLLECTOR = "toe-operator", "toe-collector"
-OURS = ("profiling.io", "bolometer.io")
+PROFILES = ("profiling.io", "bolometer.io")
+OURS = (*PROFILES, "codriverlabs.ai.toe.run")
 FOREIGN = ("cert-manager.io", "monitoring.coreos.com")
 ARRANGEMENTS = [
     ("foundation", ()),
@@ -224,7 +225,7 @@ def test_the_policy_has_its_binding_and_covers_both_groups(render: Render) -> No
     assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
     assert policy["failurePolicy"] == "Fail"
     (rule,) = policy["matchConstraints"]["resourceRules"]
-    assert (set(rule["apiGroups"]), set(rule["operations"])) == (set(OURS), {"CREATE", "UPDATE"})
+    assert (set(rule["apiGroups"]), set(rule["operations"])) == (set(PROFILES), {"CREATE", "UPDATE"})
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.rglob("*.yaml")), ids=lambda path: str(path.relative_to(DEPLOY)))
