@@ -221,3 +221,14 @@ def test_what_waits_or_is_over_or_deleted_demands_nothing() -> None:
     refused = {"type": "Accepted", "status": "False", "reason": "x", "lastTransitionTime": NOW.isoformat()}
     assert demand(tool(status={"conditions": [refused]}), ENTRIES, NODES, NOW) == Counter()
     assert demand(tool(deletionTimestamp=NOW.isoformat()), ENTRIES, NODES, NOW) == Counter()
+
+
+def test_a_target_whose_pod_nobody_told_of_waits_for_it() -> None:
+    """Neither begun in the dark nor given up."""
+    seen = observe(THREE, tool({"budgets": {"maxConcurrentPods": 1}}))
+    first = plan(seen)
+    seen = replace(after(seen, first), candidates=(), pods={}, progress=done(first.starts[0]))
+    decided = plan(seen)
+    assert states(decided.status) == {TargetState.COMPLETED: 1, TargetState.PENDING: 2}
+    assert "2 for their pods to be seen" in condition(decided.status, "Running").message
+    assert decided.recheck_seconds == WAITING_SECONDS

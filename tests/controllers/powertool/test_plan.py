@@ -212,6 +212,17 @@ def test_a_read_error_is_never_called_a_missing_tool() -> None:
     assert condition(plan(replace(running, **unread)).status, "Accepted").status is ConditionStatus.TRUE
 
 
+def test_a_configuration_that_was_broken_meanwhile_is_no_error_of_the_plan() -> None:
+    """H37: a bad glob allows nothing and a bad duration is for the configuration to tell; neither raises."""
+    broken = config(allowedNamespaces=["sh[", "x"], maxDuration="soon")
+    decided = plan(observe(THREE, config=broken, known=False))
+    assert condition(decided.status, "Accepted").reason == "NamespaceNotAllowed"
+    good = replace(broken, spec=replace(broken.spec, allowed_namespaces=("sh[", "shop")))
+    assert not plan(observe(THREE, config=good, known=False)).starts
+    decided = plan(observe(THREE, config=good, config_problem=refused(Reason.TOOL_NOT_READY)))
+    assert condition(decided.status, "Accepted").reason == "ToolNotReady"
+
+
 def test_pods_that_cannot_be_read_are_not_taken_for_none() -> None:
     """A list error starts nothing, ends nothing, and is no NoMatchingPods."""
     decided = plan(observe([], pods_problem="forbidden"))

@@ -86,6 +86,8 @@ def _limits(seen: Observed) -> Refused | None:
     """The part of the spec that the tool's configuration bounds."""
     wanted = seen.tool.spec.tool
     most = LONGEST_RUN
+    if not seen.known:
+        return None
     if seen.config is not None and seen.config.spec.max_duration:
         most = parse_duration(seen.config.spec.max_duration)
     for name, text in (("duration", wanted.duration), ("warmup", wanted.warmup)):

@@ -39,7 +39,7 @@ class Batch(Struct, frozen=True):
 def batch(
     seen: Observed, run: str, members: tuple[Member, ...], config: PowerToolConfigSpec, there: Container[str]
 ) -> Batch:
-    """Claim as many members as may begin now, in their order. `there` has the UIDs of pods that are seen running."""
+    """Claim as many members as may begin now, in their order. `there` has the UIDs of pods that are seen."""
     limits = _Limits(seen.slots)
     room = (seen.tool.spec.budgets.max_concurrent_pods or len(members)) - sum(one.claimed for one in members)
     out, started, waits = list(members), [], Counter[str]()

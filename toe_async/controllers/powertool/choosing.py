@@ -12,7 +12,7 @@ from toe_async.capture.refusals import Refused
 from toe_async.capture.targets import is_running
 from toe_async.controllers.powertool.facts import Observed, TargetFacts
 from toe_async.controllers.powertool.members import Member, row_of
-from toe_async.lib.globs import any_match
+from toe_async.lib.globs import matches
 from toe_async.lib.names import digest
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -49,9 +49,16 @@ def within_reach(seen: Observed) -> frozenset[str]:
 
 
 def allowed(seen: Observed, namespace: str) -> bool:
-    """Whether the tool's administrator allows it there; an empty list allows any namespace."""
+    """Whether the tool's administrator allows it there; an empty list allows any namespace, a broken glob none."""
     globs = seen.config.spec.allowed_namespaces if seen.config else ()
-    return not globs or any_match(globs, namespace)
+    return not globs or any(_covers(glob, namespace) for glob in globs)
+
+
+def _covers(glob: str, namespace: str) -> bool:
+    try:
+        return matches(glob, namespace)
+    except ValueError:
+        return False
 
 
 def chosen(seen: Observed, run: str) -> tuple[Member, ...] | Refused:

@@ -50,7 +50,7 @@ def words(kind: str, number: int, occupant: Occupant | None, spec: PowerToolSpec
         case "first":
             return f"{number} for older PowerTools to begin first"
         case "unseen":
-            return f"{number} for their pods to be seen running"
+            return f"{number} for their pods to be seen"
         case _:
             return f"{number} for containers that {who(occupant)}"
 

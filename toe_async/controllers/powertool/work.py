@@ -9,7 +9,6 @@ from toe_async.apis.pods import Pod
 from toe_async.apis.powertool import PowerTool, PowerToolStatus
 from toe_async.capture.refusals import Refused
 from toe_async.controllers.powertool.advancing import Step
-from toe_async.controllers.powertool.choosing import eligible
 from toe_async.controllers.powertool.facts import Observed, Occupant
 from toe_async.controllers.powertool.members import Member
 
@@ -30,9 +29,9 @@ class Work(Struct, frozen=True):
 
 
 def pods_of(seen: Observed) -> dict[str, Pod]:
-    """By UID the pods in which something may begin: those of a run that begins now are only among the candidates."""
-    found = {one.pod.uid: one.pod for one in seen.candidates if eligible(one.pod)}
-    return found | {uid: one.pod for uid, one in seen.pods.items() if one.pod is not None and one.state == "running"}
+    """By UID the pods that are seen: those of a run that begins now are only among the candidates."""
+    found = {one.pod.uid: one.pod for one in seen.candidates}
+    return found | {uid: one.pod for uid, one in seen.pods.items() if one.pod is not None}
 
 
 def deadline(tool: PowerTool, status: PowerToolStatus) -> datetime | None:
