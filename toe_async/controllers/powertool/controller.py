@@ -3,25 +3,19 @@
 Woken by: PowerTools themselves, the configurations they name, pods that are their targets or may become so, namespaces
 (grants), the policy, the progress of a tool, room that another PowerTool leaves, and time.
 
-What holds: a tool is started only from a status that was written with its claim; a claimed one is started again by
-whoever leads, which changes nothing where it runs already; between observing and noting what is about to be claimed
-nothing else runs, so no two decisions give one place away.
+Between observing and noting what is about to be claimed nothing else runs, so no two decisions give one place away.
 """
 
 from collections.abc import Callable
-from typing import Protocol
-
-from msgspec import Struct
-from msgspec.structs import replace
 
 from toe_async.apis.core import NamespaceObject
 from toe_async.apis.pods import Pod
 from toe_async.apis.powertool import FINAL_STATES, PowerTool
 from toe_async.apis.powertoolconfig import PowerToolConfig
-from toe_async.apis.reasons import Reason
 from toe_async.capture.toolrun import Progress, ToolCapture
 from toe_async.controllers.powertool.accounts import Accounts
-from toe_async.controllers.powertool.facts import FINALIZER, Observed, Plan, ToolKey
+from toe_async.controllers.powertool.applying import BETWEEN_WRITES, Applier, Runner
+from toe_async.controllers.powertool.facts import ToolKey
 from toe_async.controllers.powertool.observe import BY_TOOL, Views
 from toe_async.controllers.powertool.occupancy import Occupancy
 from toe_async.controllers.powertool.plan import plan
@@ -29,51 +23,13 @@ from toe_async.controllers.powertool.podbook import PodBook
 from toe_async.controllers.powertool.preparing import Preparations, Prepared
 from toe_async.controllers.powertool.schedule import may_begin
 from toe_async.controllers.powertool.writing import Writer
-from toe_async.kube.errors import Conflict, KubeError, NotFound
 from toe_async.lib.clock import Clock
 from toe_async.runtime.controller import Controller, Result
 from toe_async.runtime.informer import Informer
 from toe_async.runtime.keys import Key
-from toe_async.runtime.statuses import OwnWrites
 from toe_async.runtime.workqueue import WorkQueue
-from toe_async.telemetry import log
 
-_log = log.get("powertool")
-
-_AFTER_CONFLICT = 0.2  # seconds until the watch has most likely brought what we conflicted with
 _SETTLE = 0.5  # several changes at once (a rollout, a kustomize apply) are looked at once
-_BETWEEN_WRITES = 1.0  # for news that no decision waits for
-_BETWEEN_SENTENCES = 60.0
-
-
-class Runner(Protocol):
-    """Runs claimed attempts apart from any reconcile; `capture.toolrunner.ToolRunner` is one."""
-
-    @property
-    def running(self) -> frozenset[str]:
-        """Ids of the captures that this process works on."""
-
-    def start(self, capture: ToolCapture, on_progress: Callable[[ToolCapture, Progress], None]) -> None:
-        """Begin, or go on with what an earlier leader began; nothing when it runs already."""
-
-    def cancel(self, capture_id: str, reason: Reason, message: str) -> None:
-        """Have the tool stopped."""
-
-    def progress(self, capture_id: str) -> Progress | None:
-        """How far it has come; kept until `forget`."""
-
-    def forget(self, capture_id: str) -> None:
-        """The outcome is written."""
-
-    async def drain(self, seconds: float) -> None:
-        """End all tasks; the tools go on."""
-
-
-class _Tentative(Struct, frozen=True):
-    """A state is being written, or the answer was lost: it counts until a version other than this one is seen."""
-
-    uid: str
-    version: str
 
 
 class PowerToolController:
@@ -100,12 +56,18 @@ class PowerToolController:
     ) -> None:
         self._views, self._tools, self._configs = views, tools, configs
         self._book, self._occupancy, self._preparations = book, occupancy, preparations
-        self._runner, self._writer, self._accounts = runner, writer, accounts
-        self._queue, self._fence, self._policy_known, self._clock = queue, fence, policy_known, clock
-        self._own: OwnWrites[ToolKey, PowerTool] = OwnWrites()
-        self._tentative: dict[ToolKey, _Tentative] = {}
-        self._captures: dict[str, ToolCapture] = {}  # begun by this process, until the outcome is written
-        self._written: dict[ToolKey, float] = {}
+        self._queue, self._policy_known, self._clock = queue, policy_known, clock
+        self._applier = Applier(
+            runner=runner,
+            writer=writer,
+            accounts=accounts,
+            occupancy=occupancy,
+            config_of=views.config,
+            fence=fence,
+            on_progress=self._progressed,
+            on_room=self._room,
+            clock=clock,
+        )
         self._undecided: dict[ToolKey, None] = {}  # those that have not chosen their targets yet
         self._waiting: dict[ToolKey, None] = {}  # those with targets that have not begun
         tools.add_handler(self._tool_changed)
@@ -119,8 +81,7 @@ class PowerToolController:
         try:
             await workers.run()
         finally:
-            await self._runner.drain(drain_seconds)
-            self._captures.clear()
+            await self._applier.drain(drain_seconds)
 
     # ---- what wakes it -------------------------------------------------------------------------------------------
 
@@ -131,14 +92,14 @@ class PowerToolController:
 
     def _progressed(self, capture: ToolCapture, progress: Progress) -> None:
         key = ToolKey(capture.namespace, capture.name)
-        self._queue.add_after(key, 0.0 if progress.state in FINAL_STATES else self._quiet(key, _BETWEEN_WRITES))
+        self._queue.add_after(key, 0.0 if progress.state in FINAL_STATES else self._applier.quiet(key, BETWEEN_WRITES))
 
     def _tool_changed(self, old: PowerTool | None, new: PowerTool | None) -> None:
         tool = new or old
         assert tool is not None
         key = key_of(tool)
-        freed = self._occupancy.drop(key) if new is None else self._noted(key, self._own.newest(key, new) or new)
-        if freed:
+        applier = self._applier
+        if self._occupancy.drop(key) if new is None else applier.saw(key, applier.newest(key, new) or new):
             self._room(key)
         self._queue.add(key)
 
@@ -190,15 +151,22 @@ class PowerToolController:
             # A new leader that judged by what it has not read yet would refuse, and cancel, everything.
             return Result(requeue_after=_SETTLE)
         prepared = await self._prepared(cached)
-        tool = self._own.newest(key, self._tools.store.get(Key(*key)))
+        tool = self._applier.newest(key, self._tools.store.get(Key(*key)))
         if tool is None:
             self._forget(key)
             return Result()
-        self._release(key, tool.metadata.uid)
-        self._tentative.pop(key, None)
-        self._noted(key, tool)
-        seen = self._observed(key, tool, prepared)
-        return await self._apply(key, seen, plan(seen))
+        self._applier.look_at(key, tool)
+        progress, running = self._applier.progress(key)
+        seen = self._views.observe(key, tool, prepared, progress=progress, running=running)
+        decided = plan(seen)
+        _note(self._undecided, key, held=not (decided.status.ledger or decided.status.finished_at))
+        _note(self._waiting, key, held=decided.status.pending_pods > 0)
+        return await self._applier.apply(key, seen, decided)
+
+    def _forget(self, key: ToolKey) -> None:
+        self._applier.forget(key)
+        self._undecided.pop(key, None)
+        self._waiting.pop(key, None)
 
     async def _prepared(self, tool: PowerTool) -> Prepared:
         zone = await self._preparations.zone(tool.spec.time_zone)
@@ -211,145 +179,10 @@ class PowerToolController:
         usage = await self._preparations.usage(self._views.namespaces_of(tool)) if hottest else {}
         return Prepared(zone=zone, sink_problem=problem, usage=usage)
 
-    def _observed(self, key: ToolKey, tool: PowerTool, prepared: Prepared) -> Observed:
-        known = {id_: self._runner.progress(id_) for id_, one in self._captures.items() if _owner(one) == key}
-        return self._views.observe(
-            key,
-            tool,
-            prepared,
-            progress={id_: progress for id_, progress in known.items() if progress is not None},
-            running=frozenset(known) & self._runner.running,
-        )
-
-    async def _apply(self, key: ToolKey, seen: Observed, decided: Plan) -> Result:
-        tool = seen.tool
-        _note(self._undecided, key, held=not (decided.status.ledger or decided.status.finished_at))
-        _note(self._waiting, key, held=decided.status.pending_pods > 0)
-        if decided.resumes or decided.cancels:
-            self._fence()
-        for capture in decided.resumes:
-            self._start(capture)
-        for cancel in decided.cancels:
-            self._runner.cancel(cancel.capture, cancel.reason, cancel.message)
-        try:
-            if decided.finalizer and FINALIZER not in tool.metadata.finalizers:
-                await self._mark(key, tool, wanted=True)
-                return Result(requeue_after=0.0)  # that was a write: what is decided now is decided on its result
-            if (wait := self._put_off(key, tool, decided)) is not None:
-                recheck = decided.recheck_seconds
-                return Result(requeue_after=wait if recheck is None else min(wait, recheck))
-            await self._write(key, tool, decided)
-        except NotFound:
-            return Result()
-        except Conflict:
-            return Result(requeue_after=_AFTER_CONFLICT)
-        return Result(requeue_after=decided.recheck_seconds)
-
-    def _put_off(self, key: ToolKey, tool: PowerTool, decided: Plan) -> float | None:
-        """Seconds for which the write can wait, because nothing hangs on it and one was made a moment ago."""
-        ends = decided.delete or (FINALIZER in tool.metadata.finalizers and not decided.finalizer)
-        if decided.status == tool.status or decided.starts or decided.settled or ends:
-            return None
-        left = self._quiet(key, _BETWEEN_WRITES if decided.urgent else _BETWEEN_SENTENCES)
-        return left if left > 0 else None
-
-    async def _write(self, key: ToolKey, tool: PowerTool, decided: Plan) -> None:
-        """All that is persisted, in the order in which it may be relied upon."""
-        tool = await self._write_status(key, tool, decided)
-        for capture in decided.starts:
-            self._start(capture)
-        for id_ in decided.settled:
-            self._captures.pop(id_, None)
-            self._runner.forget(id_)
-        self._accounts.tell(tool, decided.events)
-        if decided.used:
-            await self._use(tool)
-        if FINALIZER in tool.metadata.finalizers and not decided.finalizer:
-            tool = await self._mark(key, tool, wanted=False)
-        if decided.delete:
-            self._fence()
-            await self._writer.delete(tool)
-
-    async def _write_status(self, key: ToolKey, tool: PowerTool, decided: Plan) -> PowerTool:
-        if decided.status == tool.status:
-            return tool
-        self._fence()
-        # From here to the answer other reconciles run: what is about to be claimed must look taken to them.
-        self._tentative[key] = _Tentative(tool.metadata.uid, tool.metadata.resource_version)
-        freed = self._occupancy.put(replace(tool, status=decided.status), self._clock.now())
-        self._written[key] = self._clock.monotonic()
-        try:
-            written = await self._writer.status(tool, decided.status)
-        except (Conflict, NotFound):
-            self._tentative.pop(key, None)
-            raise
-        self._tentative.pop(key, None)
-        self._own.wrote(key, written)
-        self._noted(key, written)
-        if freed:
-            self._room(key)
-        return written
-
-    async def _mark(self, key: ToolKey, tool: PowerTool, *, wanted: bool) -> PowerTool:
-        self._fence()
-        marked = await self._writer.finalizer(tool, wanted=wanted)
-        self._own.wrote(key, marked)
-        return marked
-
-    async def _use(self, tool: PowerTool) -> None:
-        config = self._views.config(tool.spec.tool.name)
-        if config is None:
-            return
-        try:
-            await self._writer.used(config)
-        except KubeError as error:  # the tool runs all the same
-            _log.warning("lastUsed is not written", tool=tool.spec.tool.name, problem=str(error))
-
-    # ---- captures ------------------------------------------------------------------------------------------------
-
-    def _start(self, capture: ToolCapture) -> None:
-        self._captures[capture.id] = capture
-        self._runner.start(capture, self._progressed)
-
-    def _release(self, key: ToolKey, uid: str) -> None:
-        """Stop the captures of an object that is gone: all of `key` but those of the incarnation that is there."""
-        for capture in [one for one in self._captures.values() if _owner(one) == key and one.uid != uid]:
-            progress = self._runner.progress(capture.id)
-            if progress is not None and progress.state in FINAL_STATES:
-                del self._captures[capture.id]
-                self._runner.forget(capture.id)
-            else:
-                self._runner.cancel(capture.id, Reason.CANCELLED, f"PowerTool {key} was deleted")
-
-    # ---- what is known of an object ------------------------------------------------------------------------------
-
-    def _noted(self, key: ToolKey, tool: PowerTool) -> bool:
-        """Take over a state that was seen, unless it is being replaced; returns whether it leaves room."""
-        being_written = self._tentative.get(key)
-        if being_written == _Tentative(tool.metadata.uid, tool.metadata.resource_version):
-            return False
-        self._tentative.pop(key, None)
-        return self._occupancy.put(tool, self._clock.now())
-
-    def _quiet(self, key: ToolKey, seconds: float) -> float:
-        """For how long nothing should be written that can wait."""
-        last = self._written.get(key)
-        return 0.0 if last is None else max(0.0, last + seconds - self._clock.monotonic())
-
-    def _forget(self, key: ToolKey) -> None:
-        self._release(key, "")
-        self._own.forget(key)
-        for held in (self._written, self._undecided, self._waiting, self._tentative):
-            held.pop(key, None)
-
 
 def key_of(tool: PowerTool) -> ToolKey:
     """Under which key a PowerTool is queued."""
     return ToolKey(tool.metadata.namespace, tool.metadata.name)
-
-
-def _owner(capture: ToolCapture) -> ToolKey:
-    return ToolKey(capture.namespace, capture.name)
 
 
 def _note(keys: dict[ToolKey, None], key: ToolKey, *, held: bool) -> None:
