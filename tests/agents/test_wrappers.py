@@ -10,7 +10,7 @@ import pytest
 
 from tests.agents.wrapping import Wrapper
 from toe_async.agent.tools import folding
-from toe_async.agent.tools.child import ToolError
+from toe_async.agent.tools.child import ToolError, output_of
 from toe_async.agent.tools.processes import family
 from toe_async.agent.tools.tcpdump import put_in_order, split
 from toe_async.profiles.parse import parse
@@ -137,6 +137,14 @@ def test_a_tools_own_exit_code_is_not_hidden(wrapper: Make, body: str, code: int
 def test_a_tool_that_is_missing_is_named(wrapper: Make) -> None:
     code, said = wrapper("tools.interrupt").run("no-such-tool")
     assert (code, said) == (1, "no-such-tool cannot be started: No such file or directory\n")
+
+
+def test_a_command_that_hangs_or_talks_without_end_is_ended_and_named() -> None:
+    with pytest.raises(ToolError, match=r"sleep took longer than 0 s"):
+        output_of(["sleep", "60"], seconds=0.05)
+    with pytest.raises(ToolError, match="yes answered with more than 1 MiB"):
+        output_of(["yes"])
+    assert output_of(["echo", "ok"]) == (0, "ok\n")
 
 
 def test_a_tool_does_not_outlive_a_wrapper_that_is_killed(wrapper: Make) -> None:

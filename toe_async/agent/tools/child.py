@@ -97,22 +97,30 @@ def until_stopped(child: subprocess.Popen[bytes], stop: Stop, number: int, secon
     return child.wait()
 
 
-def output_of(argv: Sequence[str], seconds: float = 60.0) -> tuple[int, str]:
-    """Exit code and all output of a short command, at most 1 MiB of it; raises ToolError when it takes too long."""
-    child = start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    timer = threading.Timer(seconds, child.kill)
+def output_of(argv: Sequence[str], seconds: float = 60.0, most: int = 1 << 20) -> tuple[int, str]:
+    """Exit code and all output of a command; raises ToolError when it takes too long or says more than `most` bytes."""
+    process = start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, end)
     timer.start()
     try:
-        assert child.stdout is not None
-        text = child.stdout.read(1 << 20).decode("utf-8", "replace")
-        child.stdout.close()
-        code = child.wait()
+        assert process.stdout is not None
+        text = process.stdout.read(most + 1)
+        process.stdout.close()
+        if len(text) > most:
+            process.kill()
+            raise ToolError(f"{os.path.basename(argv[0])} answered with more than {most >> 20} MiB")
     finally:
-        timed_out = not timer.is_alive()
+        code = process.wait()
         timer.cancel()
-    if timed_out and code == -signal.SIGKILL:
+    if late.is_set():
         raise ToolError(f"{os.path.basename(argv[0])} took longer than {seconds:.0f} s")
-    return code, text
+    return code, text.decode("utf-8", "replace")
 
 
 def say(message: str) -> None:

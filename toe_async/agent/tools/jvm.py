@@ -24,6 +24,8 @@ PROFILER = Path("/opt/toe/libasyncProfiler.so")
 LIBRARY = ".toe-async-profiler-4.0.so"
 """The profiler's name in the target's /tmp. Always the same: a JVM that has it loaded does not load a second one."""
 ATTACH_SECONDS = 60.0
+MOST_ANSWER = 64 << 20
+"""Bytes of a thread dump or a histogram; a thousand threads take about 1 MiB."""
 _SAFETY = 30
 """Seconds after which a recording ends by itself when nobody was left to end it."""
 _EVENTS = ("cpu", "alloc", "lock", "wall", "itimer", "ctimer")
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def attach(pid: int, *words: str) -> str:
     """What the JVM answers to a command of its attach interface; raises ToolError when it refuses or is none."""
-    code, text = child.output_of([JATTACH, str(pid), *words], ATTACH_SECONDS)
+    code, text = child.output_of([JATTACH, str(pid), *words], ATTACH_SECONDS, MOST_ANSWER)
     answer = "\n".join(line for line in text.splitlines() if not _NOISE.match(line)).strip()
     if code:
         said = " ".join(answer.split())[:400] or "no words"
