@@ -1,7 +1,8 @@
 """The API server's HTTP: who asks, may they, and which answer in which form.
 
 Everything that decides lives in other modules; here a request is taken apart, handed on, and its answer written.
-Subresources that reach into pods (log, portforward) and computed resources (metrics) are plugged in by the cluster.
+Subresources that reach into pods (log, portforward, attach, exec) and computed resources (metrics) are plugged in by
+the cluster.
 """
 
 import asyncio
