@@ -232,6 +232,22 @@ async def test_tokens_are_given_when_asked_and_while_something_is_stored(here: W
     assert (await operator.outcome(wanted)).state == TargetState.COMPLETED
 
 
+async def test_a_token_that_was_taken_back_is_replaced(here: World, operator: Operator) -> None:
+    """A former leader that woke up late ended the capture's Secret when it stopped."""
+    wanted = capture()
+    operator.start(wanted)
+    await asyncio.sleep(3)
+    here.collector_up = False
+    await asyncio.sleep(20)
+    here.tokens.clear()
+    here.secrets.clear()
+    here.collector_up = True
+    began = asyncio.get_running_loop().time()
+    ended = await operator.outcome(wanted)
+    assert ended.state == TargetState.COMPLETED
+    assert asyncio.get_running_loop().time() - began < 45
+
+
 async def test_a_collector_that_is_away_for_five_minutes_loses_nothing(here: World, operator: Operator) -> None:
     """It went after the registration; the tool keeps its output until it is back."""
     wanted = capture()

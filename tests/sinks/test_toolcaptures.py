@@ -45,7 +45,7 @@ class Rig:
 
     async def upload(self, record: CaptureRecord, ticket: ToolTicket, leaf: str = "dump.pcap") -> int:
         """As a tool does; the collector's status."""
-        token = await ticket.token()
+        token = await ticket.token(anew=False)
         assert isinstance(token, str)
         path = f"{self.url}/v1/captures/{record.id}/artifacts/{leaf}"
         headers = {"Authorization": f"Bearer {token}"}
@@ -98,16 +98,26 @@ async def test_a_cancelled_capture_takes_nothing_more(rig: Rig, record: CaptureR
 async def test_a_ticket_ends_with_its_block_unless_it_is_left(rig: Rig, record: CaptureRecord) -> None:
     """Left behind, its tokens live on for who goes on with the capture; he takes it back in the end."""
     async with rig.captures.hold(record.id) as ticket:
-        assert await ticket.token()
+        assert await ticket.token(anew=False)
         assert len(rig.api.secrets) == 1
     assert not rig.api.secrets
     async with rig.captures.hold(record.id) as ticket:
-        first = await ticket.token()
+        first = await ticket.token(anew=False)
         ticket.leave()
     assert len(rig.api.secrets) == 1
     async with rig.captures.hold(record.id) as ticket:
-        assert await ticket.token() != first
+        assert await ticket.token(anew=False) != first
     assert not rig.api.secrets
+
+
+async def test_a_refused_token_is_replaced_by_one_of_a_new_secret(rig: Rig, record: CaptureRecord) -> None:
+    """Somebody deleted the Secret: the same token again would never do."""
+    async with rig.captures.hold(record.id) as ticket:
+        first = await ticket.token(anew=False)
+        rig.api.secrets.clear()
+        assert await ticket.token(anew=False) == first
+        assert await ticket.token(anew=True) != first
+        assert len(rig.api.secrets) == 1
 
 
 async def test_what_goes_wrong_is_a_value(rig: Rig, record: CaptureRecord) -> None:
@@ -120,7 +130,7 @@ async def test_what_goes_wrong_is_a_value(rig: Rig, record: CaptureRecord) -> No
     assert (taken.reason, taken.final) == (Reason.CONFLICTED, True)
     rig.api.errors["POST token"] = Forbidden(403, "Forbidden", "no")
     async with rig.captures.hold(record.id) as ticket:
-        told = await ticket.token()
+        told = await ticket.token(anew=False)
     assert isinstance(told, NotStored)
     assert (told.reason, told.final) == (Reason.NOT_AUTHORIZED, False)
     rig.token_file.write_text("")

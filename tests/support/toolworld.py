@@ -546,15 +546,18 @@ class TicketHere:
     world: World
     capture: str
     left: bool = False
+    held: str = ""
 
-    async def token(self) -> str | NotStored:
+    async def token(self, *, anew: bool) -> str | NotStored:
         async with self.world.point("token"):
+            if self.held and not anew:
+                return self.held
             if self.capture not in self.world.secrets:
                 self.world.secrets.add(self.capture)
                 self.world.ledger["secret"] += 1
-            token = f"token-{len(self.world.points)}"
-            self.world.tokens.add(token)
-            return token
+            self.held = f"token-{len(self.world.points)}"
+            self.world.tokens.add(self.held)
+            return self.held
 
     def leave(self) -> None:
         self.left = True

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, Protocol
 
 from toe_async.agent.protocol import Orders, digest, message, orders_message
 from toe_async.apis.captures import NotStored
@@ -26,11 +26,18 @@ HEARTBEAT_SECONDS: Final = 15.0
 TOKEN_SECONDS: Final = 240.0
 """Between two tokens while something is stored; each lives for ten minutes."""
 _TOKEN_AGAIN_SECONDS: Final = 5.0
+_REFUSED_SECONDS: Final = 10.0
+"""No sooner is a token replaced: whatever a container asks, it costs the API server no more than this."""
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
 _HEALTHY_SECONDS: Final = 60.0
 _log = log.get("capture.conversation")
 
-Token = Callable[[], Awaitable[str | NotStored]]
+
+class Token(Protocol):
+    """`toolports.Ticket.token`."""
+
+    def __call__(self, *, anew: bool) -> Awaitable[str | NotStored]:
+        """Give a token, or say why there is none now."""
 
 
 class Conversation:
@@ -53,8 +60,9 @@ class Conversation:
         self._told, self._clock = changed, clock
         self._digest = digest(orders) if orders is not None else ""
         self._wake = asyncio.Event()
-        self._cancel = self._wants_token = self._repeat_orders = False
-        self._token_at, self._repeat_at = float("inf"), 0.0
+        self._cancel = self._wants_token = self._refused = self._repeat_orders = False
+        self._token_at = self._made_at = float("inf")
+        self._repeat_at = 0.0
         self.waits_for_orders = False
         """Whether it said that it has none."""
         self.phase = ""
@@ -121,7 +129,7 @@ class Conversation:
         if self._token is None:
             self._wants_token = False
             return
-        token = await self._token()
+        token = await self._token(anew=self._refused)
         if isinstance(token, NotStored):
             self._wants_token = False
             self._token_at = self._clock.monotonic() + _TOKEN_AGAIN_SECONDS
@@ -129,7 +137,9 @@ class Conversation:
             self._told()
             return
         await stream.send(message("token", token=token, capture=self._id))
-        self._wants_token = False
+        if self._refused or self._made_at == float("inf"):
+            self._made_at = self._clock.monotonic()
+        self._wants_token = self._refused = False
         self._token_at = self._clock.monotonic() + TOKEN_SECONDS
 
     # -- in -----------------------------------------------------------------------------------------------------------
@@ -155,6 +165,8 @@ class Conversation:
                     self._repeat_orders = True  # the result came while nobody listened, and comes again
                     self._wake.set()
             case toolevents.NeedToken():
+                # One that was made some time ago and does not do was taken back, by a former leader's end perhaps.
+                self._refused |= self._clock.monotonic() - self._made_at > _REFUSED_SECONDS
                 self._wants_token = True
                 self._wake.set()
             case toolevents.Refused():

@@ -46,8 +46,8 @@ class PodWatch(Protocol):
 class Ticket(Protocol):
     """The right to upload one capture."""
 
-    async def token(self) -> str | NotStored:
-        """A token that lives for five minutes at least, or why there is none now."""
+    async def token(self, *, anew: bool) -> str | NotStored:
+        """A token that lives for five minutes at least, or why there is none now; `anew` after a refusal."""
 
     def leave(self) -> None:
         """Let its tokens live on when the block ends."""

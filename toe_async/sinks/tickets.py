@@ -43,7 +43,7 @@ class _Ticket:
 class Ticket:
     """The right to upload one capture, from `Tickets.hold`."""
 
-    def __init__(self, fresh: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, fresh: Callable[[bool], Awaitable[str]]) -> None:
         self._fresh = fresh
         self.left = False
 
@@ -51,13 +51,15 @@ class Ticket:
         """Let the Secret be when the block ends: another process goes on with this capture, on tokens given by us."""
         self.left = True
 
-    async def token(self) -> str:
+    async def token(self, *, anew: bool = False) -> str:
         """Return a token that lives for some minutes more; an upload of hours asks again for each piece.
+
+        `anew` is for one that was refused: somebody may have deleted its Secret.
 
         Raises:
             SinkUnavailable: the API server does not give one; the message says what is missing.
         """
-        return await self._fresh()
+        return await self._fresh(anew)
 
 
 class Tickets:
@@ -74,7 +76,9 @@ class Tickets:
         ticket = self._tickets.setdefault(capture_id, _Ticket())
         ticket.holders += 1
 
-        async def fresh() -> str:
+        async def fresh(anew: bool) -> str:
+            if anew:
+                ticket.token = ""
             await self._to_the_end(self._fill(ticket, capture_id), f"ticket {capture_id}")
             return ticket.token
 

@@ -33,10 +33,10 @@ class ToolTicket:
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket
 
-    async def token(self) -> str | NotStored:
-        """Return a token that lives for five minutes at least, or why there is none now."""
+    async def token(self, *, anew: bool) -> str | NotStored:
+        """Return a token that lives for five minutes at least, or why there is none now; `anew` after a refusal."""
         try:
-            return await self._ticket.token()
+            return await self._ticket.token(anew=anew)
         except SinkUnavailable as error:
             return _told(error)
 
