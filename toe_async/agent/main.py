@@ -64,8 +64,9 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
 
 
 def _run(options: dict[str, str]) -> int:
+    from toe_async.agent.conversation import Terms
     from toe_async.agent.outputs import Outputs
-    from toe_async.agent.run import Terms, serve
+    from toe_async.agent.run import serve
 
     capture, orders, wait = (options.get(name, "") for name in ("--capture", "--orders", "--wait"))
     if not _CAPTURE.fullmatch(capture) or not _DIGEST.fullmatch(orders) or not re.fullmatch(r"[0-9]{1,6}", wait):
