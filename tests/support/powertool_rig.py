@@ -195,7 +195,6 @@ class Process:
         book = PodBook()
         occupancy = Occupancy(lambda name: self.views.compatible_with(name))
         self.views = Views(
-            tools=self.watched.tools,
             configs=self.watched.tool_configs,
             pods=self.watched.pods,
             namespaces=self.watched.namespaces,

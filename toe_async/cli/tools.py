@@ -119,7 +119,6 @@ async def tool_side(
     )
     book, occupancy = PodBook(), Occupancy(lambda name: views.compatible_with(name))
     views = Views(
-        tools=watched.tools,
         configs=watched.tool_configs,
         pods=watched.pods,
         namespaces=watched.namespaces,
