@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.uploading import CAPTURE, orders, rigged, run, state_folder
+from tests.agent.uploading import CAPTURE, Need, orders, rigged, run, state_folder
 from toe_async.agent import zstd
 from toe_async.agent.gathering import MOST_LEAVES
 from toe_async.agent.outputs import Outputs
@@ -211,6 +211,21 @@ async def test_files_that_a_tool_rotates_are_stored_once_they_are_finished(tmp_p
         assert [leaf.name for leaf in leaves] == ["dump1.pcap", "dump2.pcap"]
         assert rig.stored() == {"dump1.pcap": b"first", "dump2.pcap": b"second"}
         assert (await rig.register())[1]["state"] == "Complete"
+
+
+async def test_a_segment_that_waits_for_a_token_asks_for_one_while_the_tool_runs(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        folder = state_folder(tmp_path, {"stdout": b"line\n"})
+        outputs, need = Outputs(), Need()
+        outputs.start(orders(endpoint=rig.front, rolling=1.0), str(folder), need)
+        for now in (0.0, 2.0, 3.0):
+            await asyncio.to_thread(outputs.tick, now)
+        assert (need.asked, rig.stored()) == (1, {})
+        outputs.token(rig.token())
+        await asyncio.to_thread(outputs.tick, 4.0)
+        assert rig.stored() == {"tcpdump-0001.out": b"line\n"}
+        (leaf,) = await asyncio.to_thread(outputs.finish, time.monotonic() + 10, need)
+        assert (leaf.state, need.asked) == ("stored", 1)
 
 
 async def test_without_a_token_segments_wait_for_the_end_and_are_not_lost(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ from toe_async.agent.supervisor import CollectingError
 from toe_async.agent.upload import CollectorUpload, is_token
 
 
+def _nobody() -> None:
+    """Ask nobody for a token."""
+
+
 class Outputs:
     """The output of one run; `toe_async.agent.supervisor.Collecting` says who calls what when."""
 
@@ -56,8 +60,11 @@ class Outputs:
         """What is to be told about the output though nothing is lost."""
         return "; ".join(self._run.notes) if self._run is not None else ""
 
-    def start(self, orders: Orders, folder: str) -> None:
+    def start(self, orders: Orders, folder: str, need_token: Callable[[], None] = _nobody) -> None:
         """Prepare for one run, whose `out/` and `leaves/` exist in `folder`.
+
+        `need_token` is called when a segment waits for a token while the tool runs; without it segments wait for one
+        that comes unasked, or for the end.
 
         Raises:
             CollectingError: the orders cannot be followed: a broken glob, method, endpoint, CA, path or mode.
@@ -66,7 +73,7 @@ class Outputs:
             self._run = _Run(orders, folder, self._mount, self._wake, self._cancelled)
         except ValueError as error:
             raise CollectingError("InvalidSpec", str(error)) from error
-        self._run.token = self._token
+        self._run.token, self._run.need_token = self._token, need_token
         if self._cancelled.is_set():
             self._run.place.abort()
 
@@ -160,7 +167,7 @@ class _Run:
         self.notes = [note] if note else []
         self.place: Delivery = _place(orders, self.leaves, mount)
         self.token = ""
-        self.need_token: Callable[[], None] = _nobody
+        self.need_token = _nobody
         self._used = ""
         self._late = threading.Event()
         self._gathering = Gathering(root, orders, method)
@@ -281,7 +288,3 @@ def _place(orders: Orders, leaves: int, mount: str) -> Delivery:
     if orders.mode in {"ephemeral", "s3"}:
         return Keeping(orders.max_bytes)
     raise ValueError("the mode is none of collector, pvc, ephemeral and s3")
-
-
-def _nobody() -> None:
-    """While the tool runs no token is asked for: the operator brings one every few minutes."""
