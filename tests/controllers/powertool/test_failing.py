@@ -41,6 +41,9 @@ def test_a_failed_attempt_is_tried_again_after_its_wait_as_a_new_capture() -> No
     assert row.next_at == NOW + timedelta(seconds=10)
     assert decided.status.phase is Phase.RUNNING
     assert decided.recheck_seconds == 10
+    (told,) = decided.events
+    assert (told.reason, told.pod, told.warning) == ("ToolFailed", "web-0", True)
+    assert told.message.endswith("exit code 1; it is tried again")
     assert decided.finalizer
     seen = after(seen, decided)
     assert plan(replace(seen, now=NOW + timedelta(seconds=9))).starts == ()
@@ -83,6 +86,7 @@ def test_without_leave_or_hope_nothing_is_tried_again(spec: dict[str, Any], pass
     decided = plan(failing(seen, plan(seen), passing=passing))
     assert decided.status.phase is Phase.FAILED
     assert not decided.starts
+    assert "tried again" not in decided.events[-1].message
 
 
 def test_a_run_that_is_ending_tries_nothing_again() -> None:
