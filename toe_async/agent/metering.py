@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 from toe_async.agent.limits import (
     WINDOW,
@@ -21,6 +22,7 @@ from toe_async.agent.target import container_processes
 SELDOM = 1.0
 """Seconds between two looks at a tool without a CPU cap, and at the target."""
 _MEMBERS_SECONDS = 5.0
+_MEMBERS_COST = 500  # times as long as it takes: at most a five-hundredth of a core goes into it
 
 
 class TargetCpu:
@@ -28,7 +30,7 @@ class TargetCpu:
 
     def __init__(self, pid: int, now: float) -> None:
         self._pid = pid
-        self._members, self._members_at = container_processes(pid), now
+        self._find_members(now)
         self._first = self._seconds()
         self._then, self._at = 0.0, now
         self.used = 0.0
@@ -40,10 +42,16 @@ class TargetCpu:
         passed = now - self._at
         if passed < SELDOM:
             return
-        if now - self._members_at >= _MEMBERS_SECONDS:
-            self._members, self._members_at = container_processes(self._pid), now
+        if now >= self._members_at:
+            self._find_members(now)
         self.used = max(self.used, self._seconds() - self._first)
         self.cores, self._then, self._at = (self.used - self._then) / passed, self.used, now
+
+    def _find_members(self, now: float) -> None:
+        """Who is in the container; on a node with very many processes this is asked seldom."""
+        began = time.monotonic()
+        self._members = container_processes(self._pid)
+        self._members_at = now + max(_MEMBERS_SECONDS, _MEMBERS_COST * (time.monotonic() - began))
 
     def _seconds(self) -> float:
         return sum(one.cpu for pid in self._members if (one := read_process(pid)) is not None) / TICKS
