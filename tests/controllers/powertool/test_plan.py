@@ -232,6 +232,10 @@ def test_pods_that_cannot_be_read_are_not_taken_for_none() -> None:
     blind = replace(seen, pods={one.uid: PodNow("gone", None) for one in THREE}, pods_problem="forbidden")
     decided = plan(blind)
     assert states(decided.status) == {TargetState.STARTING: 1, TargetState.PENDING: 2}
+    (start,) = plan(observe(THREE, tool({"budgets": {"maxConcurrentPods": 1}}))).starts
+    standing = condition(plan(replace(blind, progress=done(start))).status, "Running")
+    assert standing.reason == "WatchForbidden"
+    assert standing.message.endswith("nothing new begins: pods cannot be read: forbidden")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def test_each_run_is_one_of_its_slot_with_captures_of_its_own() -> None:
     assert (second.status.phase, second.status.run) == (Phase.RUNNING, "2026-01-24T22:00:00Z")
     assert (second.status.bytes_written, second.status.artifacts, second.status.finished_at) == (0, (), None)
     assert str(condition(second.status, "Complete").status) == "False"
+    assert [one.reason for one in second.events] == ["CaptureStarted"]
+    assert idle.events == ()
     (record,) = second.status.runs
     assert (record.scheduled_at, record.phase, record.selected_pods) == (NINE, Phase.COMPLETED, 1)
     assert record.finished_at == NINE + timedelta(minutes=3)
