@@ -99,6 +99,11 @@ class Channel:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
 
+    def drop_signals(self) -> None:
+        """All is done: a signal may not change the exit code any more, not even while the interpreter ends."""
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
     def wake(self) -> None:
         """End the turn of the main thread; from any thread."""
         with contextlib.suppress(BlockingIOError):

@@ -175,4 +175,6 @@ def serve(terms: Terms, collecting: Callable[[], Collecting]) -> int:
     kernel.become_subreaper()
     channel = Channel(0, 1, Desk(terms.capture, terms.orders))
     channel.take_signals()
-    return Supervisor(terms, channel, collecting).run()
+    code = Supervisor(terms, channel, collecting).run()
+    channel.drop_signals()
+    return code
