@@ -10,12 +10,11 @@ import msgspec
 import pytest
 
 from toe_async.agent.protocol import SUPERVISOR
-from toe_async.apis.kinds import ARTIFACTS, PODS, POLICIES, POLICY_BINDINGS, POWER_TOOL_CONFIGS, POWER_TOOLS, Kind
+from toe_async.apis.kinds import ARTIFACTS, PODS, POWER_TOOL_CONFIGS, POWER_TOOLS, Kind
 from toe_async.apis.powertool import Phase, PowerTool, TargetState, decode_power_tool
 from toe_async.cli.demo_cluster import install
 from toe_async.kube.client import Client, ClientSettings, connect
 from toe_async.kube.requests import Request, create, delete, get
-from toe_async.sandbox.checkout import deployed
 from toe_async.sandbox.cluster import SandboxSettings, start
 from toe_async.sandbox.images import Image, Program
 
@@ -38,9 +37,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Client]:
         await asyncio.to_thread(sandbox.write_kubeconfig, kubeconfig)
         async with connect(ClientSettings(kubeconfig=str(kubeconfig))) as client:
             await install(client, sandbox, tmp_path, lambda topic, text: None)
-            policies = {kind.kind: kind for kind in (POLICIES, POLICY_BINDINGS)}
-            for one in await asyncio.to_thread(deployed, ("program/admission-policy-powertools.yaml",)):
-                await client.send(create(policies[one["kind"]], None, msgspec.json.encode(one)))
             yield client
 
 

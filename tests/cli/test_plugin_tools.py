@@ -80,8 +80,9 @@ async def test_a_run_is_written_as_the_flags_say(cluster: Cluster) -> None:
     plugin, at = await cluster.plugin(), ("-n", cluster.server.namespace)
     ran = await plugin.run(
         "run", "tcpdump", *at, "-l", "app in (a,b),tier=web", "--container", "web", "--duration", "1m",
-        "--warmup", "5s", "--preset", "low", "--max-cpu", "50", "--overhead", "5", "--at-once", "3", "--on-error", "stop",
-        "--deadline", "1h", "--ttl", "10m", "--name", "traffic", "--mode", "pvc", "--claim", "out", "--path", "/x",
+        "--warmup", "5s", "--preset", "low", "--max-cpu", "50", "--overhead", "5", "--at-once", "3",
+        "--on-error", "stop", "--deadline", "1h", "--ttl", "10m", "--name", "traffic", "--mode", "pvc",
+        "--claim", "out", "--path", "/x",
         "--compress", "none", "--rolling", "10s", "--retention-days", "3", "--max-targets", "7", "--pick", "Oldest",
         "--from-namespaces", "a,b", "--", "-i", "any", "--", "-l",
     )  # fmt: skip

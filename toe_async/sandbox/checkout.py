@@ -14,6 +14,8 @@ RIGHTS = (
     "program/rbac-operator.yaml",
     "program/rbac-collector.yaml",
     "program/admission-policy.yaml",
+    "program/admission-policy-powertools.yaml",
+    "program/admission-policy-operator.yaml",
 )
 """The files of deploy/ that say where operator and collector run and what they may do."""
 _LEFT_OUT = {"Deployment"}  # the sandbox has none: their pods are made here
