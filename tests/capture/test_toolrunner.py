@@ -170,6 +170,20 @@ async def test_a_drain_leaves_the_tool_and_its_right_to_upload(here: World, oper
     assert here.container.accepted == 1
 
 
+async def test_a_leader_that_finds_the_collector_away_goes_on_all_the_same(here: World) -> None:
+    """The tool runs already: what it collects arrives once the collector is back."""
+    first, second = Operator(here), Operator(here)
+    wanted = capture()
+    first.start(wanted)
+    await asyncio.sleep(5)
+    await first.die()
+    here.collector_up = False
+    asyncio.get_running_loop().call_later(400, lambda: setattr(here, "collector_up", True))
+    ended = await second.outcome(wanted)
+    assert (ended.state, len(ended.artifacts)) == (TargetState.COMPLETED, 1)
+    await second.die()
+
+
 async def test_an_operator_that_comes_after_the_end_reads_the_termination_message(here: World) -> None:
     """Nobody was there while the tool ran: in mode pvc the message is all that there is."""
     first, second = Operator(here), Operator(here)

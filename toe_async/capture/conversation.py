@@ -25,7 +25,10 @@ from toe_async.telemetry import log
 HEARTBEAT_SECONDS: Final = 15.0
 TOKEN_SECONDS: Final = 240.0
 """Between two tokens while something is stored; each lives for ten minutes."""
+LEAST_WAIT_SECONDS: Final = 0.001
 _TOKEN_AGAIN_SECONDS: Final = 5.0
+_TOKEN_PAUSE_SECONDS: Final = 1.0
+"""Between two tokens, however often a container asks."""
 _REFUSED_SECONDS: Final = 10.0
 """No sooner is a token replaced: whatever a container asks, it costs the API server no more than this."""
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
@@ -60,9 +63,9 @@ class Conversation:
         self._told, self._clock = changed, clock
         self._digest = digest(orders) if orders is not None else ""
         self._wake = asyncio.Event()
-        self._cancel = self._wants_token = self._refused = self._repeat_orders = False
+        self._cancel = self._refused = self._repeat_orders = False
         self._token_at = self._made_at = float("inf")
-        self._repeat_at = 0.0
+        self._repeat_at, self._sent_at = 0.0, float("-inf")
         self.waits_for_orders = False
         """Whether it said that it has none."""
         self.phase = ""
@@ -116,22 +119,23 @@ class Conversation:
             if self._cancel and not said_cancel:
                 said_cancel = True
                 await stream.send(message("cancel", capture=self._id))
-            if self._wants_token or self._clock.monotonic() >= self._token_at:
+            if self._clock.monotonic() >= self._token_at:
                 await self._send_token(stream)
             if self._clock.monotonic() >= beat_at:
                 beat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
                 await stream.send(message("heartbeat", capture=self._id))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(beat_at, self._token_at) - self._clock.monotonic()):
+                # Rounding may leave a wait too short for the clock to show that it passed.
+                wait = min(beat_at, self._token_at) - self._clock.monotonic()
+                async with asyncio.timeout(max(wait, LEAST_WAIT_SECONDS)):
                     await self._wake.wait()
 
     async def _send_token(self, stream: Attached) -> None:
         if self._token is None:
-            self._wants_token = False
+            self._token_at = float("inf")
             return
         token = await self._token(anew=self._refused)
         if isinstance(token, NotStored):
-            self._wants_token = False
             self._token_at = self._clock.monotonic() + _TOKEN_AGAIN_SECONDS
             self.trouble = token.message
             self._told()
@@ -139,8 +143,8 @@ class Conversation:
         await stream.send(message("token", token=token, capture=self._id))
         if self._refused or self._made_at == float("inf"):
             self._made_at = self._clock.monotonic()
-        self._wants_token = self._refused = False
-        self._token_at = self._clock.monotonic() + TOKEN_SECONDS
+        self._refused, self._sent_at = False, self._clock.monotonic()
+        self._token_at = self._sent_at + TOKEN_SECONDS
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class Conversation:
             case toolevents.NeedToken():
                 # One that was made some time ago and does not do was taken back, by a former leader's end perhaps.
                 self._refused |= self._clock.monotonic() - self._made_at > _REFUSED_SECONDS
-                self._wants_token = True
+                self._token_at = min(self._token_at, max(self._clock.monotonic(), self._sent_at + _TOKEN_PAUSE_SECONDS))
                 self._wake.set()
             case toolevents.Refused():
                 _log.info("a tool refuses a message", captureID=self._id, why=event.message[:200])

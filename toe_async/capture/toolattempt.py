@@ -22,7 +22,7 @@ from toe_async.apis.podspec import PodDetail
 from toe_async.apis.powertool import TargetState
 from toe_async.apis.reasons import Reason
 from toe_async.capture import toolorders
-from toe_async.capture.conversation import Conversation
+from toe_async.capture.conversation import LEAST_WAIT_SECONDS, Conversation
 from toe_async.capture.placing import Placing, gone, is_ours, vessel_of
 from toe_async.capture.preflight import Fitting, host_pid, level_of, preflight
 from toe_async.capture.refusals import Refused
@@ -165,7 +165,9 @@ class Attempt:
         self.found = seen.phase != "absent"
         fitting = None if self.found else _fitting(capture, pod, namespace)
         self._check_cancelled()
-        if ticket is not None:
+        if ticket is not None and self.found:
+            await self._ask()  # it was registered then; a collector that is away now ends nothing
+        elif ticket is not None:
             await self._register()
         if fitting is not None:
             self._check_cancelled()
@@ -402,7 +404,7 @@ class Attempt:
         """Wait for news, and look again before long however quiet it is."""
         poll = _AGENT_POLL_SECONDS if self._vessel.agent else self._parts.settings.poll_seconds
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(seconds, poll))):
+            async with asyncio.timeout(max(LEAST_WAIT_SECONDS, min(seconds, poll))):
                 await self._changed.wait()
         self._changed.clear()
 
