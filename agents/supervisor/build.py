@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Builds the supervisor of tool images: one executable zip file that any python3 from 3.9 on runs.
 
     python3 agents/supervisor/build.py /opt/toe/supervisor
