@@ -262,6 +262,24 @@ def test_a_run_without_targets_fails_and_stays_so(held: list[Any], words: str) -
     assert plan(later).status == later.tool.status
 
 
+def test_pods_that_are_just_starting_are_waited_for_a_minute() -> None:
+    """Who applies pods and a PowerTool together means those pods; one that runs is enough, and a minute is the end."""
+    fresh = tool(creationTimestamp=(NOW - timedelta(seconds=10)).isoformat())
+    seen = observe([pod(0, phase="Pending"), pod(1, phase="Pending")], fresh)
+    decided = plan(seen)
+    assert (decided.status.phase, decided.status.started_at, decided.starts) == (Phase.PENDING, None, ())
+    assert "2 pods match and none runs yet" in condition(decided.status, "Running").message
+    assert decided.recheck_seconds is not None
+    assert decided.recheck_seconds <= 60
+    waited = after(seen, decided)
+    runs = plan(replace(waited, candidates=observe([pod(0), pod(1, phase="Pending")]).candidates))
+    assert (runs.status.selected_pods, runs.status.phase) == (1, Phase.RUNNING)
+    late = plan(replace(waited, now=NOW + timedelta(seconds=50)))
+    assert (late.status.phase, condition(late.status, "Failed").reason) == (Phase.FAILED, "NoMatchingPods")
+    doomed = observe([pod(0, phase="Pending", terminating=True), pod(1, phase="Failed")], fresh)
+    assert plan(doomed).status.phase is Phase.FAILED
+
+
 def test_a_suspended_powertool_begins_nothing_and_what_runs_goes_on() -> None:
     """Before the run nothing is chosen; in its middle the batch that runs is left alone."""
     waiting = plan(observe(THREE, tool({"suspend": True})))

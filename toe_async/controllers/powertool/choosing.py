@@ -141,6 +141,13 @@ def _member(seen: Observed, one: TargetFacts, fault: Refused | None) -> Member:
     )
 
 
+def starting(seen: Observed) -> int:
+    """How many pods match that do not run yet: who applies pods and a PowerTool together means those."""
+    reach = within_reach(seen)
+    pods = (one.pod for one in seen.candidates if one.pod.namespace in reach)
+    return sum(pod.phase == "Pending" and not pod.terminating and not pod.mirror for pod in pods)
+
+
 def _nobody(seen: Observed, matching: int) -> str:
     where = ", ".join(sorted(within_reach(seen))[:5]) or "the chosen namespaces"
     if matching:

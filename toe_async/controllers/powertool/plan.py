@@ -17,7 +17,7 @@ from toe_async.controllers.powertool import sentences
 from toe_async.controllers.powertool.acceptance import cancelled, refusal_of, stops
 from toe_async.controllers.powertool.advancing import advanced, error_of, finished
 from toe_async.controllers.powertool.batching import batch
-from toe_async.controllers.powertool.choosing import chosen
+from toe_async.controllers.powertool.choosing import chosen, starting
 from toe_async.controllers.powertool.conditions import Outlook, conditions
 from toe_async.controllers.powertool.counting import TERMINAL, Totals, phase_of, totals
 from toe_async.controllers.powertool.facts import Observed, Plan
@@ -31,6 +31,9 @@ from toe_async.controllers.powertool.tending import resumes, settled, starts, st
 from toe_async.controllers.powertool.waking import keeps, recheck
 from toe_async.controllers.powertool.work import Work, deadline, pods_of
 from toe_async.lib.clock import rfc3339
+
+STARTING = timedelta(seconds=60)
+"""How long a run whose pods are all just starting waits for one that runs."""
 
 
 def plan(seen: Observed) -> Plan:
@@ -93,9 +96,23 @@ def _begun(seen: Observed, refusal: Refused | None) -> Work:
     if not isinstance(members, Refused):
         failed = next((one for one in members if one.state is TargetState.FAILED), None)
         return Work(replace(fresh, last_error=error_of(failed) if failed else ""), members)
+    if members.reason is Reason.NO_MATCHING_PODS and (later := _waits_for_pods(seen, slot)) is not None:
+        return Work(old, (), held=later)
     if members.reason is Reason.NO_MATCHING_PODS:
         return Work(replace(fresh, finished_at=_moment(seen), last_error=members.message), (), held=members)
     return Work(old, (), held=members)
+
+
+def _waits_for_pods(seen: Observed, slot: datetime | None) -> Refused | None:
+    """A run whose pods are all just starting gives them a minute."""
+    count, since = starting(seen), slot or seen.tool.metadata.creation_timestamp
+    if not count or since is None or seen.now >= since + STARTING:
+        return None
+    return Refused(
+        Reason.NO_MATCHING_PODS,
+        f"{count} pods match and none runs yet; the run begins with those that run by {rfc3339(since + STARTING)}, "
+        "or as soon as one does",
+    )
 
 
 def _ending(seen: Observed) -> Refused | None:

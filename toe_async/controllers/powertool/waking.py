@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from toe_async.apis.powertool import PowerToolStatus, TargetState
+from toe_async.apis.reasons import Reason
 from toe_async.capture.refusals import Refused
 from toe_async.controllers.powertool.facts import FINALIZER, SKIP_CANCEL, Observed
 from toe_async.controllers.powertool.schedule import going
@@ -37,7 +38,7 @@ def recheck(seen: Observed, work: Work, new: PowerToolStatus, refusal: Refused |
     if tool.metadata.deletion_timestamp is not None:
         instants.append(tool.metadata.deletion_timestamp + timedelta(seconds=CANCEL_SECONDS))
     seconds = [left for at in instants if (left := (at - seen.now).total_seconds()) > 0]
-    if work.waits.keys() - _INSIDE:
+    if work.waits.keys() - _INSIDE or (work.held is not None and work.held.reason is Reason.NO_MATCHING_PODS):
         seconds.append(WAITING_SECONDS)
     if refusal is not None or work.held is not None or seen.pods_problem is not None or not seen.known:
         seconds.append(HELD_SECONDS)
