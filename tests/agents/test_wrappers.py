@@ -109,6 +109,7 @@ def test_files_of_a_ring_are_named_in_the_order_of_time(tmp_path: Path) -> None:
 PY_SPY = """
 def end(*_):
     open("profile.folded", "w").write("a;b 3\\n")
+    print("wrote a profile")
     sys.exit(0)
 signal.signal(signal.SIGINT, end)
 log("sampling")
@@ -123,7 +124,8 @@ def test_a_tool_that_knows_sigint_only_keeps_its_output(wrapper: Make, number: i
     py_spy.fake("py-spy", PY_SPY)
     process = py_spy.start("py-spy", "record")
     py_spy.wait_for_call(process, "sampling")
-    assert py_spy.stop(process, number)[0] == 0
+    code, said = py_spy.stop(process, number)
+    assert (code, said) == (0, "wrote a profile\n")
     assert (py_spy.folder / "profile.folded").read_text() == "a;b 3\n"
 
 
