@@ -11,6 +11,7 @@ import pytest
 from tests.agents.wrapping import Wrapper
 from toe_async.agent.tools import folding
 from toe_async.agent.tools.child import ToolError, output_of
+from toe_async.agent.tools.interrupt import traceable
 from toe_async.agent.tools.processes import family
 from toe_async.agent.tools.tcpdump import put_in_order, split
 from toe_async.profiles.parse import parse
@@ -134,6 +135,24 @@ def test_a_tools_own_exit_code_is_not_hidden(wrapper: Make, body: str, code: int
     tool = wrapper("tools.interrupt")
     tool.fake("py-spy", body)
     assert tool.run("py-spy")[0] == code
+
+
+def test_a_process_that_is_gone_is_told_before_the_tool_is_started(wrapper: Make) -> None:
+    tool = wrapper("tools.interrupt")
+    tool.fake("py-spy", "log('started')")
+    code, said = tool.run("py-spy", "record", "--pid", "4194305")  # above the largest PID of any Linux
+    assert (code, said, tool.calls) == (1, "process 4194305 of the target is gone\n", [])
+
+
+def test_a_forbidden_process_is_told_with_what_it_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_path: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(
+        ToolError, match="process 7 of the target: it needs the capability SYS_PTRACE, or the target's own"
+    ):
+        traceable(Path("/proc/7"))
 
 
 def test_a_tool_that_is_missing_is_named(wrapper: Make) -> None:
