@@ -117,6 +117,8 @@ async def test_segments_arrive_while_the_tool_runs(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         told = orders(endpoint=rig.front, argv=tool(4.0, 10, 7), duration=20.0, rolling=1.0, compress="none")
         async with supervised(told, tmp_path) as supervisor:
+            await asyncio.wait_for(supervisor.until("need-token"), 10)  # asked for while the tool runs
+            assert [one["phase"] for one in supervisor.said if one["type"] == "state"][-1] == "running"
             supervisor.tell("token", token=rig.token())
             running = asyncio.get_running_loop().create_task(supervisor.until("result"))
             while not rig.stored():

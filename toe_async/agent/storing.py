@@ -83,7 +83,7 @@ class Storing:
             self._wake()
 
     def _while_running(self) -> None:
-        self._collecting.start(self._orders, self._folder)
+        self._collecting.start(self._orders, self._folder, self._need_token)
         while not self._finish.wait(_TICK):
             self._collecting.tick(time.monotonic())
 

@@ -36,8 +36,11 @@ class Collecting(Protocol):
     def note(self) -> str:
         """Once `finish` has returned: what is to be told though nothing is lost."""
 
-    def start(self, orders: Orders, folder: str) -> None:
-        """`folder` is the state folder of the run; `out/` and `leaves/` exist in it."""
+    def start(self, orders: Orders, folder: str, need_token: Callable[[], None]) -> None:
+        """`folder` is the state folder of the run; `out/` and `leaves/` exist in it.
+
+        `need_token` is called when something waits for a token while the tool runs.
+        """
 
     def tick(self, now: float) -> None:
         """Called about once a second while the tool runs, with time.monotonic(): cuts and uploads closed segments."""
