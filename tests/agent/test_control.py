@@ -126,7 +126,7 @@ def test_events_that_nobody_reads_are_bounded_and_the_result_stays() -> None:
     box.put(b"result\n", keep=True)
     for number in range(10_000):
         box.put(b"state %d %s\n" % (number, b"x" * 100))
-    assert box.pending <= LONGEST_QUEUE
+    assert box.pending <= LONGEST_QUEUE + len(b"result\n")
     read, write = os.pipe()
     os.set_blocking(write, False)
     sent = b""
@@ -165,4 +165,12 @@ def test_the_same_event_waits_only_once() -> None:
     box = Outbox()
     for _ in range(100):
         box.put(b"need-token\n")
-    assert box.pending == len(b"need-token\n")
+        box.put(b"result\n", keep=True)  # whoever repeats the orders and does not read
+    assert box.pending == len(b"need-token\nresult\n")
+
+
+def test_a_long_result_that_nobody_reads_displaces_no_other_event() -> None:
+    box = Outbox()
+    box.put(b"r" * LONGEST_LINE, keep=True)
+    box.put(b"state\n")
+    assert box.pending == LONGEST_LINE + len(b"state\n")

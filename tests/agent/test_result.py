@@ -82,6 +82,7 @@ def test_as_many_leaves_as_fit_are_told() -> None:
     said = json.loads(encode_result(Result("capture", "completed", leaves=leaves)))
     assert 20 < len(said["leaves"]) < 200
     assert said["more_leaves"] == 200 - len(said["leaves"])
+    assert len(json.loads(encode_result(Result("capture", "completed", leaves=leaves), 256 << 10))["leaves"]) == 200
 
 
 @pytest.mark.parametrize(

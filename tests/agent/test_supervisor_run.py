@@ -50,6 +50,14 @@ def test_a_tool_that_ends_well_is_completed_with_its_output(tmp_path: Path) -> N
     assert not (tmp_path / "toe-capture").exists()
 
 
+def test_the_event_tells_all_leaves_though_the_termination_message_has_room_for_few(tmp_path: Path) -> None:
+    text = "import sys\nfor n in range(120): open(f'{sys.argv[1]}/{n:03d}.txt', 'w').write('y')"
+    result = run(tmp_path, (*python(text), "{output}"), compress="none")
+    assert names(result) == [f"{number:03d}.txt" for number in range(120)]
+    assert result["more_leaves"] == 0
+    assert 0 < len(json.loads((tmp_path / "termination-log").read_text())["leaves"]) < 60
+
+
 @pytest.mark.parametrize("code", [1, 124, 137])
 def test_a_tool_that_fails_is_failed_with_its_code_and_last_words(tmp_path: Path, code: int) -> None:
     result = run(tmp_path, python(f"import sys; print('some'); print('no device', file=sys.stderr); sys.exit({code})"))

@@ -12,7 +12,7 @@ from typing import Any
 from toe_async.agent.protocol import LONGEST_LINE, Orders, decode_orders, digest
 
 LONGEST_QUEUE = 64 << 10
-"""Bytes of events that wait for a reader; then the oldest go, results never."""
+"""Bytes of events that wait for a reader, beside a result; then the oldest go, results never."""
 LONGEST_TOKEN = 16 << 10
 _MOST_DIGITS = 20
 
@@ -161,11 +161,12 @@ class Outbox:
         return sum(len(line) for line, _ in self._waiting) - self._written
 
     def put(self, line: bytes, *, keep: bool = False) -> None:
-        """Add one event; the same one is not added while it still waits, unless it must not be lost."""
-        if not keep and any(line == waiting for waiting, _ in list(self._waiting)[1 if self._written else 0 :]):
+        """Add one event; the same one is not added while it still waits as a whole."""
+        if any(line == waiting for waiting, _ in list(self._waiting)[1 if self._written else 0 :]):
             return
         self._waiting.append((line, keep))
-        while self.pending > LONGEST_QUEUE and (loses := self._oldest()) is not None:
+        kept = sum(len(line) for line, must_stay in self._waiting if must_stay)
+        while self.pending - kept > LONGEST_QUEUE and (loses := self._oldest()) is not None:
             del self._waiting[loses]
 
     def write(self, descriptor: int) -> None:

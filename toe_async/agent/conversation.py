@@ -10,12 +10,14 @@ from toe_async.agent.channel import Channel
 from toe_async.agent.control import Cancel, Command, Heartbeat, OrdersCame, Refuse, TokenCame
 from toe_async.agent.fetching import STATE_ROOT
 from toe_async.agent.placeholders import seconds
-from toe_async.agent.protocol import Orders, Result, digest
+from toe_async.agent.protocol import LONGEST_LINE, Orders, Result, digest
 from toe_async.agent.result import Stop, encode_result
 from toe_async.agent.storing import Storing
 
 SAY_SECONDS = 2.0
 """How long the last words may take to be read."""
+_LONGEST_EVENT = LONGEST_LINE - 32
+"""Of a result's own JSON, so that its line with the type is one that is read."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,16 @@ class Conversation:
         """When that would be, if ever."""
         return (self._heard + orders.heartbeat_seconds,) if orders.heartbeat_seconds else ()
 
-    def write(self, result: Result) -> bytes:
+    def write(self, result: Result) -> None:
         """Write the termination message; it may be written again."""
         text = encode_result(result)
         with contextlib.suppress(OSError), open(self._terms.report, "wb") as file:
             file.write(text)
-        return text
 
     def report(self, result: Result) -> None:
-        """Write the termination message and say it."""
-        text = self.write(result)
-        self._told = b'{"type":"result",' + text[1:] + b"\n"
+        """Write the termination message and say it, with the leaves that a message has no room for."""
+        self.write(result)
+        self._told = b'{"type":"result",' + encode_result(result, _LONGEST_EVENT)[1:] + b"\n"
         self.channel.say_last(self._told)
 
     def drain(self) -> None:

@@ -22,9 +22,9 @@ Events, supervisor -> operator:
                                        waiting, warmup, running, stopping, storing, keeping, done. `bytes` is what lies
                                        in the output folder; `target` says which process was chosen and why
   need-token {}                        an upload waits for a (fresh) token
-  result {...Result}                   what the termination message will say; in modes ephemeral and s3 it comes when
-                                       the output is ready, while the supervisor stays up to be fetched from, and again
-                                       after repeated orders
+  result {...Result}                   what the termination message will say, and the leaves that it has no room for; in
+                                       modes ephemeral and s3 it comes when the output is ready, while the supervisor
+                                       stays up to be fetched from, and again after repeated orders
 """
 
 from __future__ import annotations

@@ -90,14 +90,14 @@ def _how(course: Course) -> str:
     return f"{how}: {course.last_words}" if course.last_words else how
 
 
-def encode_result(result: Result) -> bytes:
-    """One JSON object of at most 4,096 bytes, whatever is in it. Leaves that do not fit are counted."""
+def encode_result(result: Result, longest: int = LONGEST_RESULT) -> bytes:
+    """One JSON object of at most so many bytes, whatever is in it. Leaves that do not fit are counted."""
     leaves, message = list(result.leaves), result.message[:_LONGEST_MESSAGE]
     while True:
         cut = len(result.leaves) - len(leaves) + result.more_leaves
         body = asdict(replace(result, leaves=tuple(leaves), message=message, more_leaves=cut))
         text = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode()
-        if len(text) <= LONGEST_RESULT:
+        if len(text) <= longest:
             return text
         if leaves:
             leaves.pop()
