@@ -344,6 +344,8 @@ def test_a_run_that_is_cancelled_before_it_begins_is_over() -> None:
     assert decided.starts == ()
     later = after(seen, decided)
     assert plan(replace(later, tool=replace(later.tool, metadata=tool().metadata))).status == decided.status
+    suspended = plan(observe(THREE, annotated(tool({"suspend": True}), "not now")))
+    assert suspended.status.phase is Phase.CANCELLED, "nobody would wait for its end otherwise"
     hourly = {"schedule": "@hourly", "concurrencyPolicy": "Allow"}
     paused = observe(THREE, annotated(tool(hourly), "not now"), now=NOW + timedelta(hours=1))
     decided = plan(paused)

@@ -134,6 +134,16 @@ def test_replace_ends_the_run_that_goes_on_and_begins_the_next() -> None:
     assert second.status.runs[0].phase is Phase.CANCELLED
 
 
+def test_replace_ends_nothing_while_the_next_run_may_not_begin() -> None:
+    """What runs is finished; once the next one may begin, it takes its place."""
+    seen = at(hourly(concurrencyPolicy="Replace"), 0)
+    seen = at(after(seen, plan(seen)), 60)
+    suspended = replace(seen, tool=replace(seen.tool, spec=replace(seen.tool.spec, suspend=True)))
+    assert plan(suspended).cancels == ()
+    assert plan(replace(seen, policy_problem="no policy")).cancels == ()
+    assert len(plan(seen).cancels) == 1
+
+
 def test_a_suspended_schedule_begins_nothing_and_makes_up_for_the_latest_slot_afterwards() -> None:
     """As for a CronJob: slots of the suspended time count as missed."""
     paused = plan(at(hourly(suspend=True), 5))

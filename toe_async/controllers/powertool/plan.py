@@ -49,7 +49,7 @@ def plan(seen: Observed) -> Plan:
         before = _loaded(seen)
     except ValueError as error:
         return _concluded(seen, _broken(seen, error), refusal, ())
-    return _concluded(seen, _continued(seen, Work(status, before), refusal, _ending(seen)), refusal, before)
+    return _concluded(seen, _continued(seen, Work(status, before), refusal, _ending(seen, refusal)), refusal, before)
 
 
 def _loaded(seen: Observed) -> tuple[Member, ...]:
@@ -70,7 +70,7 @@ def _begun(seen: Observed, refusal: Refused | None) -> Work:
     """The run that begins now with its targets frozen, or why none does."""
     old, tool = seen.tool.status, seen.tool
     if (why := cancelled(seen)) is not None:
-        if tool.spec.schedule or not may_begin(tool, seen.zone, seen.now):
+        if tool.spec.schedule or tool.metadata.deletion_timestamp is not None:
             return Work(old, (), held=why)
         moment = _moment(seen)
         return Work(replace(old, started_at=moment, finished_at=moment, last_error=why.message), (), held=why)
@@ -115,7 +115,7 @@ def _waits_for_pods(seen: Observed, slot: datetime | None) -> Refused | None:
     )
 
 
-def _ending(seen: Observed) -> Refused | None:
+def _ending(seen: Observed, refusal: Refused | None) -> Refused | None:
     """Why the run that goes on has to end as a whole."""
     tool = seen.tool
     if tool.metadata.deletion_timestamp is not None:
@@ -128,7 +128,8 @@ def _ending(seen: Observed) -> Refused | None:
         return Refused(Reason.DEADLINE_EXCEEDED, f"the run took longer than spec.activeDeadlineSeconds, {longest} s")
     if (stop := stops(seen)) is not None:
         return stop
-    if tool.spec.concurrency_policy == "Replace":
+    # Without one that may begin there is nothing to make room for.
+    if tool.spec.concurrency_policy == "Replace" and not tool.spec.suspend and refusal is None:
         slot = due(tool, seen.zone, seen.now)
         if slot is not None:
             return Refused(Reason.CANCELLED, f"replaced by the run that is due at {rfc3339(slot)}")
