@@ -146,6 +146,8 @@ def test_events_are_read_wherever_they_are_cut(size: int) -> None:
         {"port": 70_000},
         {"leaves": [{"name": "../x", "size": 1, "sha256": SHA, "state": "stored"}]},
         {"leaves": [{"name": "x", "size": 1, "sha256": "short", "state": "stored"}]},
+        {"leaves": [{"name": "x", "size": 1, "sha256": "", "state": "stored"}]},
+        {"leaves": [{"name": "x", "size": 1, "sha256": "", "state": "kept"}]},
         {"leaves": [{"name": "x", "size": 1, "sha256": SHA, "state": "stored"}] * 257},
         {"leaves": "many"},
         {"outcome": 7},
@@ -199,6 +201,7 @@ LATE = Fault(Reason.CAPTURE_TIMED_OUT, "late", passing=True)
 DELETED = Fault(Reason.CANCELLED, "deleted")
 KEPT = [{"name": "probe.out", "size": 5, "sha256": SHA, "state": "kept"}]
 LOST = [{"name": "probe.out", "size": 5, "sha256": SHA, "state": "lost"}]
+UNHASHED = [*KEPT, {"name": "big.out", "size": 9, "sha256": "", "state": "lost"}]
 RECEIPT = ("probe.out", StoredArtifact(uri="s3://b/k", size=5, sha256=SHA))
 
 
@@ -212,6 +215,7 @@ RECEIPT = ("probe.out", StoredArtifact(uri="s3://b/k", size=5, sha256=SHA))
         (end(result=told(), standing=Standing(state="Open")), "Failed", "UploadFailed", 0),
         (end(result=told(), standing=OTHER), "Failed", "UploadFailed", 1),
         (end(result=told(more_leaves=3), standing=STORED), "Failed", "UploadFailed", 1),
+        (end("ephemeral", result=told(outcome="failed", reason="TooLarge", leaves=UNHASHED)), "Failed", "TooLarge", 1),
         (end(result=told(), standing=None), "Failed", "UploadFailed", 0),
         (end(result=told(leaves=[]), standing=Standing(state="Open")), "Failed", "NoOutput", 0),
         (end(result=told(outcome="failed", reason="StoreFull"), standing=STORED), "Failed", "StoreFull", 1),

@@ -22,13 +22,17 @@ _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class ToolLeaf(Struct, frozen=True, kw_only=True):
-    """One file of output: stored, kept or lost."""
+    """One file of output: stored, kept or lost. One that was lost before it was hashed has no `sha256`."""
 
     name: _Name
     size: _Size
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
     state: str
     uri: Annotated[str, Meta(max_length=4096)] = ""
+
+    def __post_init__(self) -> None:
+        if not self.sha256 and self.state != "lost":
+            raise ValueError("only what is lost has no hash")
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):
