@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,24 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_target_that_is_not_here_fails_a_tool_that_needs_it(tmp_path: Path) -> None:
     result = run(tmp_path, ("echo", "{target_pid}"), target_pod_uid="0b3f2c4e-9f6c-4b7e-8d55-2f0c9f1d7a10")
     assert (result["outcome"], result["reason"]) == ("failed", "TargetContainerMissing")
+
+
+@pytest.mark.parametrize("ids", [{}, {"target_pod_uid": "uid", "target_container_id": "c0ffee"}])
+def test_where_there_are_no_namespaces_the_target_is_at_the_process_that_is_named(
+    tmp_path: Path, ids: dict[str, str]
+) -> None:
+    told = orders("echo", "{target_pid}", "{target_root}", compress="none", keep_seconds=5.0, **ids)
+    with (
+        subprocess.Popen(("sh", "-c", "sleep 60; :"), start_new_session=True) as there,
+        Supervised(told, tmp_path, first=there.pid) as one,
+    ):
+        one.order()
+        one.until("result", outcome="completed")
+        pid, root = (tmp_path / "toe-capture/leaves/tool.out").read_text().split()
+        one.tell("cancel")
+        os.killpg(there.pid, signal.SIGKILL)
+    assert int(pid) != there.pid, "it is behind the shell"
+    assert root == f"/proc/{pid}/root"
 
 
 def test_orders_whose_output_cannot_be_stored_end_the_tool_at_once(tmp_path: Path) -> None:

@@ -137,5 +137,10 @@ def test_a_pod_that_is_not_here_is_missing_and_never_the_nodes_first_process() -
         find_target(OTHER_UID, "")
 
 
+def test_a_container_that_is_not_here_is_missing_and_never_whoever_is_first_among_shared_processes() -> None:
+    with pytest.raises(TargetMissingError, match="that the pod's containers share"):
+        find_target("", OTHER_ID)
+
+
 def test_the_supervisor_is_never_its_own_target() -> None:
     assert os.getpid() not in container_processes(os.getpid())

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from powertool_facts import capture, pod, spec, tool
 
 from toe_async.agent.protocol import Orders, digest
+from toe_async.apis.podspec import PodDetail
 from toe_async.apis.powertoolconfig import PowerToolConfigSpec
 from toe_async.apis.reasons import Reason
 from toe_async.capture.refusals import Refused
@@ -14,10 +16,12 @@ from toe_async.capture.toolorders import orders
 GIB = 1 << 30
 
 
-def _orders(*, approved: PowerToolConfigSpec | None = None, **changes: Any) -> Orders | Refused:
+def _orders(
+    *, approved: PowerToolConfigSpec | None = None, of: PodDetail | None = None, **changes: Any
+) -> Orders | Refused:
     return orders(
         capture(tool=approved or tool(), spec=spec(**changes)),
-        pod(),
+        of or pod(),
         level="privileged",
         collector="https://toe-collector.toe-system.svc:8443",
         ca="PEM",
@@ -95,6 +99,22 @@ def test_only_a_pod_of_its_own_is_told_whose_processes_to_look_for() -> None:
     assert isinstance(on_node, Orders)
     assert (inside.target_pod_uid, inside.target_container_id) == ("", "")
     assert on_node.target_container_id == "c0ffee"
+
+
+@pytest.mark.parametrize("field", ["shareProcessNamespace", "hostPID"])
+def test_where_others_processes_can_be_seen_the_target_is_told_by_its_container_id(field: str) -> None:
+    changed: dict[str, Any] = {field: True}
+    told = _orders(of=pod(**changed))
+    assert isinstance(told, Orders)
+    assert (told.target_pod_uid, told.target_container_id) == ("", "c0ffee")
+
+
+def test_without_a_container_id_nobody_elses_process_is_taken_for_the_targets() -> None:
+    shared = pod(shareProcessNamespace=True)
+    status = replace(shared.status.container_statuses[0], container_id="")
+    refused = _orders(of=replace(shared, status=replace(shared.status, container_statuses=(status,))))
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.TARGET_CONTAINER_MISSING
 
 
 def test_everybody_writes_the_same_orders() -> None:

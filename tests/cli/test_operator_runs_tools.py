@@ -29,7 +29,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Client]:
     """Everything that deploy/ has, and an image whose supervisor is this checkout's."""
     supervisor = Program(
         (sys.executable, "-m", "toe_async.agent"),
-        append=("--termination-log", "{termination_log}", "--state-root", "{tmp}"),
+        append=("--target-pid", "{target_pid}", "--termination-log", "{termination_log}", "--state-root", "{tmp}"),
         exec_append=("--state-root", "{tmp}"),
     )
     async with start(SandboxSettings(images=(Image(IMAGE, {SUPERVISOR: supervisor}),))) as sandbox:
@@ -65,7 +65,12 @@ async def approve(client: Client, program: str) -> None:
         POWER_TOOL_CONFIGS,
         "toe-system",
         "words",
-        {"name": "words", "image": IMAGE, "securityContext": {}, "command": [sys.executable, "-c", program]},
+        {
+            "name": "words",
+            "image": IMAGE,
+            "securityContext": {},
+            "command": [sys.executable, "-c", program, "{target_pid}"],
+        },
     )
 
 
@@ -98,13 +103,16 @@ async def containers(client: Client) -> list[str]:
 
 async def test_a_powertool_brings_what_its_tool_wrote_into_the_collector(cluster: Client) -> None:
     """Applied like any user's: the operator adds the container, the tool runs, its output can be read back."""
-    await approve(cluster, f"print({WORDS!r})")
+    asked = "'HOSTNAME=checkout' in open('/proc/' + sys.argv[1] + '/environ').read()"
+    await approve(cluster, f"import sys; print({WORDS!r}, {asked})")
     await ask(cluster, "look", "2s")
     tool = await finished(cluster, "look")
     assert tool.status.phase is Phase.COMPLETED, tool.status
     assert (tool.status.selected_pods, tool.status.completed_pods) == (1, 1)
     (stored,) = tool.status.artifacts
-    assert (await content_of(cluster, stored.uri)).decode().strip() == WORDS
+    assert (await content_of(cluster, stored.uri)).decode().strip() == f"{WORDS} True", (
+        "it is told its target's process"
+    )
     assert len(await containers(cluster)) == 1
 
 

@@ -50,11 +50,21 @@ class Supervised:
         wait: int = 5,
         environment: dict[str, str] | None = None,
         stdin: Path | None = None,
+        first: int = 1,
     ) -> None:
-        """`stdin` is a named pipe to read instead of one of our own."""
+        """`stdin` is a named pipe to read instead of one of our own, `first` the target's first process."""
         self.orders, self.folder = told, folder
         self.report = folder / "termination-log"
-        arguments = ["--capture", told.capture, "--orders", digest(told), "--wait", str(wait)]
+        arguments = [
+            "--capture",
+            told.capture,
+            "--orders",
+            digest(told),
+            "--wait",
+            str(wait),
+            "--target-pid",
+            str(first),
+        ]
         places = ["--termination-log", str(self.report), "--state-root", str(folder)]
         source = subprocess.PIPE if stdin is None else os.open(stdin, os.O_RDONLY | os.O_NONBLOCK)
         self.process = subprocess.Popen(

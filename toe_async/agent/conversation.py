@@ -22,11 +22,14 @@ _LONGEST_EVENT = LONGEST_LINE - 32
 
 @dataclass(frozen=True)
 class Terms:
-    """What the container's arguments say. `report` is the file of the termination message."""
+    """What the container's arguments say. `first` is the target's first process, as we see it; `report` is the file of
+    the termination message.
+    """
 
     capture: str
     orders: str
     wait: float
+    first: int = 1
     report: str = "/dev/termination-log"
     root: str = STATE_ROOT
 

@@ -1,6 +1,7 @@
 """The supervisor's command line.
 
-run --capture ID --orders SHA256 --wait SECONDS   run one tool by orders from stdin
+run --capture ID --orders SHA256 --wait SECONDS [--target-pid PID]   run one tool by orders from stdin; PID stands for
+                                                  the target's first process where containers share a PID namespace
 list | fetch LEAF [--offset N] | fetched          take what a run keeps, from another process of its container
 version
 """
@@ -17,7 +18,7 @@ from toe_async.agent.protocol import FAILED, USAGE
 _CAPTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OPTIONS = {
-    "run": ("--capture", "--orders", "--wait", "--termination-log", "--state-root"),
+    "run": ("--capture", "--orders", "--wait", "--termination-log", "--state-root", "--target-pid"),
     "list": ("--state-root",),
     "fetch": ("--offset", "--state-root"),
     "fetched": ("--state-root",),
@@ -76,7 +77,10 @@ def _run(options: dict[str, str]) -> int:
         for name, field in (("--termination-log", "report"), ("--state-root", "root"))
         if name in options
     }
-    return serve(Terms(capture, orders, float(wait), **paths), Outputs)
+    first = options.get("--target-pid", "1")
+    if not re.fullmatch(r"[1-9][0-9]{0,9}", first):
+        raise UsageError("--target-pid wants the number of a process")
+    return serve(Terms(capture, orders, float(wait), int(first), **paths), Outputs)
 
 
 def _fetching(command: str, options: dict[str, str], words: list[str]) -> int:

@@ -78,7 +78,7 @@ class Orders:
     nice: int = 0
     heartbeat_seconds: float = 0.0  # the tool is ended after so long without a heartbeat; 0 = never
     target_pod_uid: str = ""  # for agent pods: whose processes
-    target_container_id: str = ""
+    target_container_id: str = ""  # wherever other processes than the target's can be seen
     target_container: str = ""
 
 

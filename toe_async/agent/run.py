@@ -54,7 +54,7 @@ class Supervisor:
         storing: Storing | None = None
         if course is None:
             storing = Storing(self._collecting(), orders, folder, self._talk.channel.wake)
-            phase = ToolPhase(orders, folder, self._talk, storing)
+            phase = ToolPhase(orders, folder, self._talk, storing, self._terms.first)
             course, self._figures = phase.run(), phase.figures
             storing = storing if phase.started else None
         code = self._finish(orders, course, storing)

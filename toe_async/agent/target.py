@@ -78,12 +78,13 @@ def program(process: Process, argv: tuple[str, ...]) -> str:
     return argv[0].rpartition("/")[2].lstrip("-").partition(" ")[0] if argv and argv[0] else process.name
 
 
-def find_target(pod_uid: str, container_id: str) -> Target:
+def find_target(pod_uid: str, container_id: str, first: int = 1) -> Target:
     """The process a tool is for.
 
-    With an id of container or pod it is looked for by cgroup. Without, or when no cgroup tells (a sandboxed runtime),
-    it is sought below PID 1, whose PID namespace we share as an ephemeral container; never so when a pod UID was
-    given, since then PID 1 may be the node's.
+    With an id of container or pod it is looked for by cgroup and nowhere else: PID 1 may be the node's then, or that of
+    a pod whose containers share their processes. Without one it is sought below PID 1, whose PID namespace we share as
+    an ephemeral container. Where somebody who has no namespaces says which process is the `first` one of the target, it
+    is sought there.
 
     Raises:
         TargetMissingError: there is none, or several containers share the namespace and no id says which is meant.
@@ -92,14 +93,14 @@ def find_target(pod_uid: str, container_id: str) -> Target:
     supervisors = [pid for pid in table if pid == os.getpid() or SUPERVISOR in command(pid)[:3]]
     ours = {one for pid in supervisors for one in (pid, *below(table, pid))}
     others = {pid: one for pid, one in table.items() if pid not in ours and not one.dead and not _is_pause(one)}
-    if container_id or pod_uid:
+    if (container_id or pod_uid) and first == 1:
         inside = {pid: one for pid, one in others.items() if in_container(cgroup(pid), pod_uid, container_id)}
         roots = tuple(pid for pid, one in inside.items() if one.parent not in inside)
         if chosen := choose(inside, roots, command):
             return chosen
-    if pod_uid:
-        raise TargetMissingError("no process of the target container is to be seen on this node")
-    if 1 in others and (chosen := choose({1: others[1], **below(others, 1)}, (1,), command)):
+        where = "on this node" if pod_uid else "among those that the pod's containers share"
+        raise TargetMissingError(f"no process of the target container is to be seen {where}")
+    if first in others and (chosen := choose({first: others[first], **below(others, first)}, (first,), command)):
         return chosen
     raise TargetMissingError("no process of the target container is to be seen from the tool's container")
 

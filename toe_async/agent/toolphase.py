@@ -42,11 +42,11 @@ class Figures:
 class ToolPhase:
     """Runs one tool in a state folder that it makes anew. `storing` is started with the tool and left to the caller.
 
-    `figures` tell what the tool used once `run` has returned.
+    `first` is the target's first process. `figures` tell what the tool used once `run` has returned.
     """
 
-    def __init__(self, orders: Orders, folder: str, talk: Conversation, storing: Storing) -> None:
-        self._wanted, self._folder, self._talk, self._storing = orders, folder, talk, storing
+    def __init__(self, orders: Orders, folder: str, talk: Conversation, storing: Storing, first: int) -> None:
+        self._wanted, self._folder, self._talk, self._storing, self._first = orders, folder, talk, storing, first
         self.figures = Figures()
         self.started = False
         """The tool ran, so there may be output."""
@@ -72,7 +72,7 @@ class ToolPhase:
         orders, folder = self._wanted, self._folder
         target: Target | None = None
         try:
-            target = find_target(orders.target_pod_uid, orders.target_container_id)
+            target = find_target(orders.target_pod_uid, orders.target_container_id, self._first)
             self._talk.target = target.evidence
         except TargetMissingError as error:
             if needs(orders.argv, "target_pid", "target_root"):

@@ -51,6 +51,12 @@ def orders(
     limit = int(parse_quantity(tool.upload_limit)) if tool.upload_limit else max_bytes
     status = pod.container_status(capture.target.container)
     on_node = host_pid(tool, level)
+    # PID 1 is the target's only where nobody else's processes are to be seen.
+    crowded = on_node or pod.spec.share_process_namespace or pod.spec.host_pid
+    container_id = status.container_id.partition("://")[2] if crowded and status is not None else ""
+    if crowded and not container_id:
+        where = f"container {capture.target.container} of pod {capture.target.namespace}/{capture.target.pod}"
+        return Refused(Reason.TARGET_CONTAINER_MISSING, f"{where} has no id, so its processes cannot be told")
     throttle = tool.throttle
     return Orders(
         capture=capture.id,
@@ -78,7 +84,7 @@ def orders(
         nice=0 if tool.resources.requests.cpu else 10,
         heartbeat_seconds=HEARTBEAT_SECONDS if tool.heartbeat else 0.0,
         target_pod_uid=capture.target.pod_uid if on_node else "",
-        target_container_id=status.container_id.partition("://")[2] if on_node and status is not None else "",
+        target_container_id=container_id,
         target_container=capture.target.container,
     )
 
