@@ -48,6 +48,17 @@ def test_the_targets_user_is_told_by_the_kubelet_else_by_the_author(held: Any, u
     assert found.security_context["runAsUser"] == user
 
 
+def test_the_targets_group_comes_along_with_its_user_and_with_no_other() -> None:
+    for approved, group in ((tool(), 1000), (tool(securityContext={"runAsRoot": True}), None)):
+        found = preflight(capture(tool=approved, spec=spec()), pod(), None)
+        assert isinstance(found, Fitting)
+        assert found.security_context.get("runAsGroup") == group
+    written = pod(user=None, securityContext={"runAsUser": 8, "runAsGroup": 9})
+    found = preflight(capture(tool=tool(), spec=spec()), written, None)
+    assert isinstance(found, Fitting)
+    assert found.security_context["runAsGroup"] == 9
+
+
 def test_all_faults_are_told_at_once_with_the_way_out() -> None:
     approved = tool(securityContext={"capabilities": {"add": ["NET_RAW"]}})
     wanted = capture(tool=approved, spec=spec(output=PVC))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from toe_async.apis.core import NamespaceObject
-from toe_async.apis.podspec import ContainerDetail, PodDetail
+from toe_async.apis.podspec import ContainerDetail, PodDetail, SecurityContext
 from toe_async.apis.powertool import OutputMode
 from toe_async.apis.powertoolconfig import PowerToolConfigSpec
 from toe_async.apis.reasons import Reason
@@ -54,7 +54,8 @@ def preflight(capture: ToolCapture, pod: PodDetail, namespace: NamespaceObject |
         found.append(
             Refused(Reason.TARGET_CONTAINER_MISSING, f"container {target.container} of {where} is not running")
         )
-    context = security_context(chosen(capture.tool, level), _user_of(pod, target.container))
+    user, group = _user_of(pod, target.container)
+    context = security_context(chosen(capture.tool, level), user, group)
     volume = ""
     if host_pid(capture.tool, level):
         found += _agent_faults(capture, namespace, level)
@@ -80,14 +81,14 @@ def output_fault(mode: OutputMode, tool: PowerToolConfigSpec, level: str) -> Ref
     return None
 
 
-def _user_of(pod: PodDetail, container: str) -> int | None:
-    """The user of the target: as the kubelet tells it, else as the pod's author wrote it."""
+def _user_of(pod: PodDetail, container: str) -> tuple[int | None, int | None]:
+    """User and group of the target: as the kubelet tells them, else as the pod's author wrote them."""
     status, detail = pod.container_status(container), pod.container(container)
-    if status is not None and status.uid is not None:
-        return status.uid
-    if detail is not None and detail.security_context.run_as_user is not None:
-        return detail.security_context.run_as_user
-    return pod.spec.security_context.run_as_user
+    if status is not None and status.user is not None and status.user.linux is not None:
+        return status.user.linux.uid, status.user.linux.gid
+    own, whole = detail.security_context if detail is not None else SecurityContext(), pod.spec.security_context
+    user = whole.run_as_user if own.run_as_user is None else own.run_as_user
+    return user, whole.run_as_group if own.run_as_group is None else own.run_as_group
 
 
 def _agent_faults(capture: ToolCapture, namespace: NamespaceObject | None, level: str) -> list[Refused]:

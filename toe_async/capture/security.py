@@ -48,22 +48,27 @@ def as_root(wanted: ToolSecurity) -> bool | None:
     return True if wanted.capabilities.add or wanted.allow_privileged else None
 
 
-def security_context(wanted: ToolSecurity, target_user: int | None) -> dict[str, Any]:
-    """A core/v1 SecurityContext. `target_user` is the user of the target's first process, None where unknown."""
+def security_context(wanted: ToolSecurity, target_user: int | None, target_group: int | None = None) -> dict[str, Any]:
+    """A core/v1 SecurityContext. User and group are those of the target's first process, None where unknown.
+
+    The group comes along because ptrace and everything below /proc/PID compare it too (ptrace(2), access mode checks).
+    """
     add = [normal(one) for one in wanted.capabilities.add]
     drop = [normal(one) for one in wanted.capabilities.drop]
     root = as_root(wanted)
     user = 0 if root else (NOBODY if target_user is None else target_user)
     if root is False and user == 0:
         user = NOBODY
+    group = {"runAsGroup": target_group} if target_group is not None and user == target_user else {}
     if wanted.allow_privileged:
-        return {"privileged": True, "runAsUser": user, "runAsNonRoot": user != 0}
+        return {"privileged": True, "runAsUser": user, **group, "runAsNonRoot": user != 0}
     if user != 0 and not drop:
         drop = ["ALL"]
     capabilities = {key: value for key, value in (("add", add), ("drop", drop)) if value}
     context: dict[str, Any] = {
         "privileged": False,
         "runAsUser": user,
+        **group,
         "runAsNonRoot": user != 0,
         "allowPrivilegeEscalation": "SYS_ADMIN" in add,  # the API server refuses false beside this capability
         "seccompProfile": {"type": "RuntimeDefault"},
