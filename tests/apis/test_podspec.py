@@ -127,9 +127,11 @@ def test_statuses_of_every_kind_are_found_by_name() -> None:
     assert app.state.running is not None
     assert app.last_state.terminated is not None
     assert (app.last_state.terminated.exit_code, app.last_state.terminated.reason) == (137, "OOMKilled")
-    assert app.uid == 1000
+    assert app.user is not None
+    assert app.user.linux is not None
+    assert app.user.linux.uid == 1000
     assert proxy is not None
-    assert proxy.uid is None
+    assert proxy.user is None
     assert proxy.state.waiting is not None
     assert tool is not None
     assert tool.state.terminated is not None

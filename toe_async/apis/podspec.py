@@ -156,11 +156,6 @@ class ContainerStatus(Wire, frozen=True, kw_only=True):
     last_state: ContainerState = ContainerState()
     user: ContainerUser | None = None
 
-    @property
-    def uid(self) -> int | None:
-        """The user that the first process runs as; None where the kubelet does not tell (before Kubernetes 1.33)."""
-        return self.user.linux.uid if self.user and self.user.linux else None
-
 
 class PodOs(Wire, frozen=True, kw_only=True):
     """The operating system that the author names."""
