@@ -164,7 +164,7 @@ async def test_waiting_ends_with_the_run_and_the_code_tells_how_it_went(
     process = await plugin.start("run", "probe", *at, "-l", "a=b", "--name", "waited", "--wait")
     await cluster.server.until(POWER_TOOLS.path(cluster.server.namespace, "waited"), lambda one: True)
     await cluster.tell("waited", phase="Running", selectedPods=1, runningPods=1)
-    artifact = {"uri": "/apis/artifacts.toe.run/v1alpha1/namespaces/n/artifacts/a", "size": 2048, "sha256": "0" * 64}
+    artifact = {"uri": f"artifacts://{cluster.server.namespace}/a-probe.out", "size": 2048, "sha256": "0" * 64}
     failed = {"type": "Failed", "status": "True", "reason": "ToolFailed", "message": "one \x1b[31mfailed"}
     condition = {**failed, "lastTransitionTime": "2026-01-24T20:44:08Z"}
     await cluster.tell(
@@ -183,6 +183,7 @@ async def test_waiting_ends_with_the_run_and_the_code_tells_how_it_went(
     assert "ToolFailed: one failed" in shown
     assert "web-1" in shown
     assert "2.0 KiB" in shown
+    assert "\na-probe.out " in shown, "as `kubectl toe get` takes it"
     assert "\x1b" not in shown
 
 
@@ -196,6 +197,8 @@ async def test_runs_are_a_table_and_one_is_itself_as_json(cluster: Cluster) -> N
     assert everywhere.lines[1].split()[:2] == [cluster.server.namespace, "one"]
     found = json.loads((await plugin.run("status", "one", *at, "-o", "json")).out)
     assert found["status"]["failedPods"] == 2
+    assert yaml.safe_load((await plugin.run("status", *at, "-o", "yaml")).out)["items"][0]["metadata"]["name"] == "one"
+    assert (await plugin.run("status", *at, "-o", "name")).lines == ["powertool.codriverlabs.ai.toe.run/one"]
     gone = await plugin.run("status", "none", *at)
     assert gone.code == 1
     assert "not found" in gone.err
@@ -207,6 +210,67 @@ async def test_cancelling_asks_the_operator_with_the_reason(cluster: Cluster) ->
     ran = await plugin.run("cancel", "long", *at, "--reason", "enough seen")
     assert (ran.code, ran.out) == (0, "powertool/long is being cancelled\n"), ran.err
     assert (await cluster.powertool("long"))["metadata"]["annotations"] == {"toe.run/cancel": "enough seen"}
+
+
+async def test_what_cannot_be_cancelled_is_said(cluster: Cluster) -> None:
+    """An empty reason is none to the operator, and what is over is not ended again."""
+    plugin, at = await cluster.plugin(), ("-n", cluster.server.namespace)
+    await plugin.run("run", "probe", *at, "-l", "a=b", "--name", "past")
+    empty = await plugin.run("cancel", "past", *at, "--reason", " ")
+    assert (empty.code, "--reason is empty" in empty.err) == (2, True)
+    await cluster.tell("past", phase="Completed")
+    ran = await plugin.run("cancel", "past", *at)
+    assert (ran.code, ran.out) == (0, "powertool/past is over already: Completed\n"), ran.err
+
+
+async def test_a_schedule_is_waited_for_until_the_run_that_goes_on_is_over(cluster: Cluster) -> None:
+    """A schedule itself never ends: without a run there is nothing to wait for, and cancelling it says how to go on."""
+    plugin, at = await cluster.plugin(), ("-n", cluster.server.namespace)
+    spec = {
+        "targets": {"labelSelector": {"matchLabels": {"app": "web"}}},
+        "tool": {"name": "probe", "duration": "30s"},
+        "output": {"mode": "collector"},
+        "schedule": "@hourly",
+    }
+    body = {"apiVersion": POWER_TOOLS.api_version, "kind": POWER_TOOLS.kind, "metadata": {"name": "often"}}
+    await cluster.server.make(POWER_TOOLS.path(cluster.server.namespace), {**body, "spec": spec})
+    idle = await plugin.run("status", "often", *at, "--wait")
+    assert (idle.code, "has no run to wait for now" in idle.err) == (1, True)
+    nine, ten = "2026-01-24T09:00:00Z", "2026-01-24T10:00:00Z"
+    queued = {
+        "type": "Running",
+        "status": "False",
+        "reason": "Conflicted",
+        "message": "1 wait",
+        "lastTransitionTime": nine,
+    }
+    await cluster.tell("often", phase="Conflicted", run=nine, scheduledAt=nine, startedAt=nine, conditions=[queued])
+    process = await plugin.start("status", "often", *at, "--wait")
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"often waits: Conflicted: 1 wait\n"
+    record = {"scheduledAt": nine, "startedAt": nine, "finishedAt": ten, "phase": "PartiallyFailed"}
+    await cluster.tell("often", phase="Running", run=ten, scheduledAt=ten, startedAt=ten, runs=[record])
+    _, err = await process.communicate()
+    assert process.returncode == 5, err
+    ran = await plugin.run("cancel", "often", *at)
+    assert "powertool often toe.run/cancel-" in ran.err
+
+
+async def test_waiting_says_why_nothing_begins_and_answers_in_the_form_that_is_asked_for(cluster: Cluster) -> None:
+    """Without a terminal too: a script's log tells what it hangs on."""
+    plugin, at = await cluster.plugin(), ("-n", cluster.server.namespace)
+    process = await plugin.start("run", "probe", *at, "-l", "a=b", "--name", "held", "--wait", "-o", "json")
+    await cluster.server.until(POWER_TOOLS.path(cluster.server.namespace, "held"), lambda one: True)
+    moment = {"lastTransitionTime": "2026-01-24T20:44:08Z"}
+    accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "tool probe may run here"}
+    running = {"type": "Running", "status": "False", "reason": "Suspended", "message": "spec.suspend is true"}
+    await cluster.tell("held", phase="Pending", conditions=[{**accepted, **moment}, {**running, **moment}])
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"held waits: Suspended: spec.suspend is true\n"
+    await cluster.tell("held", phase="Cancelled")
+    out, err = await process.communicate()
+    assert process.returncode == 1, err
+    assert json.loads(out)["status"]["phase"] == "Cancelled"
 
 
 async def test_approved_tools_are_listed_with_what_this_user_may(cluster: Cluster) -> None:
@@ -240,3 +304,30 @@ async def test_a_preflight_tells_everything_in_one_go(cluster: Cluster) -> None:
     denied = await (await cluster.plugin("nobody")).run("preflight", "mighty", *where)
     assert denied.code == 3
     assert denied.out.count("NO") >= 3
+
+
+async def test_a_preflight_looks_where_the_run_would(cluster: Cluster) -> None:
+    """Into the namespaces that are named, each with its grant; and at the bounds of the tool's configuration."""
+    own = cluster.server.namespace
+    await cluster.approve("mild", maxDuration="1m", allowedNamespaces=[own, f"{own}-open"])
+    for name, annotations in ((f"{own}-open", {"toe.run/powertools-from": own}), (f"{own}-shut", {})):
+        body = {"metadata": {"name": name, "annotations": annotations}}
+        await cluster.server.make_cluster_wide("/api/v1/namespaces", body)
+    plugin = await cluster.plugin()
+    where = ("--operator-namespace", own, "-n", own, "-l", "app=web", "-o", "json")
+    both = f"{own}-open,{own}-shut"
+    ran = await plugin.run("preflight", "mild", *where, "--from-namespaces", both, "--duration", "2m")
+    checks = {one["what"]: one for one in json.loads(ran.out)["checks"]}
+    assert checks[f"{own}-open lets {own} run tools in its pods"]["fine"] is True
+    shut = checks[f"{own}-shut lets {own} run tools in its pods"]
+    assert (shut["fine"], f"kubectl annotate namespace {own}-shut" in shut["words"]) == (False, True)
+    assert (
+        f"not in {own}-shut; it is allowed in {own}, {own}-open" in checks["it is allowed where it is to run"]["words"]
+    )
+    assert "2m is longer than the 1m that tool mild may take" in checks["it may run as long"]["words"]
+    nobody = await (await cluster.plugin("nobody")).run(
+        "preflight", "mild", *where[:-2], "--operator-namespace", "home"
+    )
+    assert "ask for the right to use powertoolconfigs/mild in namespace home" in nobody.out
+    wrong = await plugin.run("preflight", "No_Name", *where)
+    assert (wrong.code, "this makes no PowerTool" in wrong.err) == (2, True)

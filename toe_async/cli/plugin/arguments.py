@@ -343,6 +343,8 @@ def _check(parsed: argparse.Namespace) -> None:
         raise Usage("a run belongs to one namespace: give it by -n")
     if parsed.verb == "status" and parsed.all_namespaces and parsed.name:
         raise Usage("a name is of one namespace: give it by -n")
+    if parsed.verb == "cancel" and not parsed.reason.strip():
+        raise Usage("--reason is empty: the operator takes that for no cancellation")
     if parsed.verb == "status" and parsed.wait and not parsed.name:
         raise Usage("--wait is for one run: name it")
     if parsed.verb in {"run", "preflight"}:

@@ -73,15 +73,22 @@ class PowerTools:
         )
         return found
 
+    async def raw_all(self, namespace: str) -> dict[str, Any]:
+        """Those of a namespace as the API server lists them, likewise."""
+        raw = await self._send(requests.list_(POWER_TOOLS, namespace or None, limit=_MOST), POWER_TOOLS)
+        found: dict[str, Any] = msgspec.json.decode(raw)
+        return found
+
     async def all(self, namespace: str) -> tuple[PowerTool, ...]:
         """Those of a namespace, or of all with an empty one; at most 500."""
         raw = await self._send(requests.list_(POWER_TOOLS, namespace or None, limit=_MOST), POWER_TOOLS)
         return _read(_decode_tools, raw).items
 
-    async def cancel(self, namespace: str, name: str, why: str) -> None:
-        """Ask the operator to end it; what its tools have found so far is kept."""
+    async def cancel(self, namespace: str, name: str, why: str) -> PowerTool:
+        """Ask the operator to end it; what its tools have found so far is kept. Returns it as it was then."""
         body = msgspec.json.encode({"metadata": {"annotations": {CANCEL: why}}})
-        await self._send(requests.merge_patch(POWER_TOOLS, namespace, name, body), POWER_TOOLS)
+        answer = await self._send(requests.merge_patch(POWER_TOOLS, namespace, name, body), POWER_TOOLS)
+        return _read(decode_power_tool, answer)
 
     async def configs(self, namespace: str) -> tuple[PowerToolConfig, ...]:
         """The approved tools, which are in the operator's namespace."""
@@ -108,22 +115,41 @@ class PowerTools:
         except KubeError as error:
             raise refused(error, kind) from error
 
-    async def until_over(self, namespace: str, name: str, look: Callable[[PowerTool], None]) -> PowerTool:
-        """Look at it every second until it is over; `look` is called for each state that differs."""
-        seen = None
+    async def until_over(
+        self, namespace: str, name: str, look: Callable[[PowerTool], None]
+    ) -> tuple[PowerTool, Phase | None]:
+        """Look at it every second until it is over; `look` is called for each state that differs.
+
+        Of a schedule, which has no end, it is the run that goes on now, if one does. Returns how it ended too.
+        """
+        seen, run = None, None
         while True:
             found = await self.get(namespace, name)
             if found.status != seen:
                 seen = found.status
                 look(found)
             if is_over(found):
-                return found
+                return found, found.status.phase
+            slot = found.status.scheduled_at
+            if found.spec.schedule and (not goes_on(found) or slot != (run or slot)):
+                return found, next((one.phase for one in found.status.runs if one.scheduled_at == run), seen.phase)
+            run = slot
             await asyncio.sleep(_LOOK_SECONDS)
 
 
 def is_over(found: PowerTool) -> bool:
-    """Whether nothing more will come of it: its phase is final and speaks of this spec."""
+    """Whether nothing more will come of it; a schedule is never over."""
     return found.status.phase in _OVER and not found.spec.schedule
+
+
+def goes_on(found: PowerTool) -> bool:
+    """Whether a run has begun and is not over."""
+    return found.status.started_at is not None and found.status.finished_at is None
+
+
+def name_of(name: str) -> str:
+    """A PowerTool as `kubectl -o name` writes it."""
+    return f"{POWER_TOOLS.singular}.{POWER_TOOLS.group}/{name}"
 
 
 def code_of_phase(phase: Phase | None) -> Exit:
@@ -140,9 +166,9 @@ def code_of_phase(phase: Phase | None) -> Exit:
 def condition_words(found: PowerTool) -> str:
     """The sentence that tells best where it stands: why it is refused, else why it failed, else what is going on."""
     conditions = {one.type: one for one in found.status.conditions}
-    for type_, status in (("Accepted", "False"), ("Failed", "True"), ("Running", "True"), ("Complete", "True")):
+    for type_, truths in (("Accepted", ("False",)), ("Failed", ("True",)), ("Running", ("True", "False"))):
         one = conditions.get(type_)
-        if one is not None and one.status == status and one.message:
+        if one is not None and one.status in truths and one.message:
             return f"{one.reason}: {one.message}"
     return next((one.message for one in conditions.values() if one.message), "")
 

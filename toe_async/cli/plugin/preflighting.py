@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from toe_async.apis.captures import Target
-from toe_async.apis.core import NamespaceObject, decode_namespace
+from toe_async.apis.core import POWERTOOLS_GRANT, NamespaceObject, decode_namespace
 from toe_async.apis.kinds import NAMESPACES, PODS, POWER_TOOL_CONFIGS, POWER_TOOLS
 from toe_async.apis.meta import Decoder, Wire
 from toe_async.apis.pods import DEFAULT_CONTAINER
@@ -17,12 +17,14 @@ from toe_async.capture.refusals import Refused as Verdict
 from toe_async.capture.toolconfig import ToolPolicy, resolve
 from toe_async.capture.toolrun import ToolCapture
 from toe_async.cli.plugin import printing
-from toe_async.cli.plugin.exits import Exit
+from toe_async.cli.plugin.exits import Exit, Usage
 from toe_async.cli.plugin.powertools import PowerTools
 from toe_async.cli.plugin.refusals import refused
 from toe_async.cli.plugin.running import manifest
 from toe_async.cli.plugin.session import Session
 from toe_async.collector.errors import Refused
+from toe_async.controllers.powertool.acceptance import spec_faults, too_long
+from toe_async.controllers.powertool.reach import grants
 from toe_async.kube import requests
 from toe_async.kube.client import Client
 from toe_async.kube.errors import KubeError
@@ -53,7 +55,10 @@ async def run(session: Session) -> Exit:
     arguments, console = session.arguments, session.console
     tools = PowerTools(session.library.client)
     wanted = manifest(arguments)
-    spec = msgspec.convert(wanted["spec"], PowerToolSpec)
+    try:
+        spec = msgspec.convert(wanted["spec"], PowerToolSpec)
+    except msgspec.ValidationError as error:
+        raise Usage(f"this makes no PowerTool: {error}") from error
     checks = [*await _rights(session, tools), *await _tool(session, tools, spec)]
     checks.append(await _admission(session, tools, wanted))
     if arguments.output in {"json", "yaml"}:
@@ -70,21 +75,19 @@ async def run(session: Session) -> Exit:
 
 async def _rights(session: Session, tools: PowerTools) -> list[Check]:
     arguments, namespace = session.arguments, session.namespace
+    home, tool = arguments.operator_namespace, arguments.tool
     asked = (
-        ("create powertools", await tools.may("create", POWER_TOOLS, namespace)),
+        ("create powertools", namespace, await tools.may("create", POWER_TOOLS, namespace)),
         (
             "patch pods/ephemeralcontainers",
+            namespace,
             await tools.may("patch", PODS, namespace, subresource="ephemeralcontainers"),
         ),
-        (
-            f"use powertoolconfigs/{arguments.tool}",
-            await tools.may("use", POWER_TOOL_CONFIGS, arguments.operator_namespace, name=arguments.tool),
-        ),
+        (f"use powertoolconfigs/{tool}", home, await tools.may("use", POWER_TOOL_CONFIGS, home, name=tool)),
     )
-    where = f"in namespace {namespace}"
     return [
-        Check(f"you may {what}", fine, "" if fine else f"ask for the right to {what} {where}", denied=not fine)
-        for what, fine in asked
+        Check(f"you may {what}", fine, "" if fine else f"ask for the right to {what} in namespace {at}", not fine)
+        for what, at, fine in asked
     ]
 
 
@@ -97,31 +100,56 @@ async def _tool(session: Session, tools: PowerTools, spec: PowerToolSpec) -> lis
     config = resolve(arguments.tool, configs, ToolPolicy())
     if isinstance(config, Verdict):
         return [Check("the tool is approved", False, config.message)]
-    globs = config.spec.allowed_namespaces
-    here = not globs or any_match(globs, session.namespace)
-    argv = render(config.spec, spec.tool)
+    if fault := next(spec_faults(spec), ""):
+        return [Check("the tool is approved", True, config.spec.image), Check("the run can be meant", False, fault)]
+    globs, places = config.spec.allowed_namespaces, _places(session.namespace, spec)
+    closed = [one for one in dict.fromkeys((session.namespace, *places)) if globs and not any_match(globs, one)]
+    why = f"not in {', '.join(closed)}; it is allowed in {', '.join(globs[:10])}" if closed else ""
     return [
         Check("the tool is approved", True, config.spec.image),
-        Check("it is allowed in this namespace", here, "" if here else f"it is allowed in {', '.join(globs[:10])}"),
-        Check("it takes these arguments", *_verdict(argv)),
-        *await _pods(session, config, spec),
+        Check("it is allowed where it is to run", not closed, why),
+        Check("it may run as long", *_verdict(too_long(spec.tool, config.spec))),
+        Check("it takes these arguments", *_verdict(render(config.spec, spec.tool))),
+        *await _pods(session, config, spec, places),
     ]
 
 
-async def _pods(session: Session, config: PowerToolConfig, spec: PowerToolSpec) -> list[Check]:
-    client, namespace = session.library.client, session.namespace
-    try:
-        pods = await _matching(client, namespace, session.arguments.selector)
-        held = await _namespace(client, namespace)
-    except KubeError as error:
-        return [Check("the pods can be looked at", None, refused(error, PODS).message)]
-    running = [one for one in pods if one.status.phase == "Running" and one.metadata.deletion_timestamp is None]
-    checks = [Check("running pods match", bool(running), f"{len(running)} of {len(pods)} that match are running")]
-    for pod in running:
-        found = preflight(_capture(pod, config, spec), pod, held)
-        words = "; ".join(f"{one.reason}: {one.message}" for one in found) if isinstance(found, tuple) else ""
-        checks.append(Check(f"it can run in pod {pod.metadata.name}", not isinstance(found, tuple), words))
-    return checks
+def _places(own: str, spec: PowerToolSpec) -> tuple[str, ...]:
+    selector = spec.targets.namespace_selector
+    return selector.match_names if selector is not None else (own,)
+
+
+async def _pods(session: Session, config: PowerToolConfig, spec: PowerToolSpec, places: tuple[str, ...]) -> list[Check]:
+    client, own = session.library.client, session.namespace
+    checks, matching, running = [], 0, list[Check]()
+    for place in places:
+        try:
+            pods = await _matching(client, place, session.arguments.selector)
+            held = await _namespace(client, place)
+        except KubeError as error:
+            checks.append(Check(f"the pods of {place} can be looked at", None, refused(error, PODS).message))
+            continue
+        if place != own:
+            checks.append(_grant(held, place, own))
+        matching += len(pods)
+        for pod in pods:
+            if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None:
+                found = preflight(_capture(pod, config, spec), pod, held)
+                words = "; ".join(f"{one.reason}: {one.message}" for one in found) if isinstance(found, tuple) else ""
+                name = pod.metadata.name if place == own else f"{place}/{pod.metadata.name}"
+                running.append(Check(f"it can run in pod {name}", not isinstance(found, tuple), words))
+    if all(one.fine is not None for one in checks) or running:
+        told = f"{len(running)} of {matching} that match are running"
+        checks.append(Check("running pods match", bool(running), told))
+    return [*checks, *running]
+
+
+def _grant(held: NamespaceObject | None, place: str, own: str) -> Check:
+    if held is None:
+        return Check(f"{place} lets {own} run tools in its pods", None, "you may not look at the namespace")
+    fine = grants(held, own)
+    way = f"its owner can grant it: kubectl annotate namespace {place} {POWERTOOLS_GRANT}={own}"
+    return Check(f"{place} lets {own} run tools in its pods", fine, "" if fine else way)
 
 
 async def _admission(session: Session, tools: PowerTools, wanted: dict[str, object]) -> Check:

@@ -10,7 +10,7 @@ from toe_async.apis.kinds import POWER_TOOLS
 from toe_async.apis.selectors import parse
 from toe_async.cli.plugin import printing
 from toe_async.cli.plugin.exits import Exit, Usage
-from toe_async.cli.plugin.powertools import PowerTools
+from toe_async.cli.plugin.powertools import PowerTools, name_of
 from toe_async.cli.plugin.session import Session
 from toe_async.cli.plugin.standing import follow
 
@@ -22,12 +22,12 @@ async def run(session: Session) -> Exit:
     tools = PowerTools(session.library.client)
     made = await tools.create(session.namespace, body, dry_run=arguments.dry_run)
     name = str(made["metadata"].get("name", ""))
-    if arguments.output in {"json", "yaml"}:
+    waits = arguments.wait and not arguments.dry_run  # then the answer is how it went
+    if arguments.output in {"json", "yaml"} and not waits:
         console.table([(printing.as_json if arguments.output == "json" else printing.as_yaml)(made)])
-    elif not arguments.wait or arguments.output == "name":
-        told = f"{POWER_TOOLS.singular}.{POWER_TOOLS.group}/{name}"
-        console.data(f"{told} would be created" if arguments.dry_run else told)
-    if arguments.dry_run or not arguments.wait:
+    elif not waits:
+        console.data(f"{name_of(name)} would be created" if arguments.dry_run else name_of(name))
+    if not waits:
         return Exit.OK
     try:
         return await follow(session, tools, session.namespace, name)

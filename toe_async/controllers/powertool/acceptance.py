@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 
-from toe_async.apis.powertool import Output, PowerToolSpec
+from toe_async.apis.powertool import Output, PowerToolSpec, Tool
+from toe_async.apis.powertoolconfig import PowerToolConfigSpec
 from toe_async.apis.reasons import Reason
 from toe_async.apis.selectors import Selector
 from toe_async.capture.refusals import Refused
@@ -83,13 +84,12 @@ def _not_allowed(seen: Observed, namespace: str) -> Refused:
 
 
 def _limits(seen: Observed) -> Refused | None:
+    return too_long(seen.tool.spec.tool, seen.config.spec if seen.config is not None else None) if seen.known else None
+
+
+def too_long(wanted: Tool, config: PowerToolConfigSpec | None) -> Refused | None:
     """The part of the spec that the tool's configuration bounds."""
-    wanted = seen.tool.spec.tool
-    most = LONGEST_RUN
-    if not seen.known:
-        return None
-    if seen.config is not None and seen.config.spec.max_duration:
-        most = parse_duration(seen.config.spec.max_duration)
+    most = parse_duration(config.max_duration) if config is not None and config.max_duration else LONGEST_RUN
     for name, text in (("duration", wanted.duration), ("warmup", wanted.warmup)):
         if text and parse_duration(text) > most:
             return Refused(
