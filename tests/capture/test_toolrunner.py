@@ -1,6 +1,7 @@
 """Runs of tools from the pod to the outcome: every way they go, and every instant at which the operator may die."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -547,6 +548,46 @@ async def test_a_cancelled_run_ends_as_such_with_its_reason(here: World, operato
     await asyncio.sleep(60)
     assert all((held.cancelled, held.state) == (True, "ended") for held in here.containers.values())
     assert all(held.accepted == (1 if when == 5.0 else 0) for held in here.containers.values())
+
+
+async def test_what_was_collected_before_a_cancel_is_fetched_though_the_connection_breaks(
+    here: World, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel is not said again to a supervisor that keeps the result: it would end the keeping."""
+    wanted, get, cut = capture("s3"), here.get, list[str]()
+
+    @contextlib.asynccontextmanager
+    async def breaking(*args: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        if len(cut) < 3:
+            cut.append("")
+            here.container.cut()
+            await asyncio.sleep(3)
+            raise TransportError("the connection was lost")
+        async with get(*args) as chunks:
+            yield chunks
+
+    monkeypatch.setattr(here, "get", breaking)
+    operator.start(wanted)
+    await asyncio.sleep(5)
+    operator.runner.cancel(wanted.id, Reason.CANCELLED, "enough")
+    ended = await operator.outcome(wanted)
+    assert (ended.state, len(ended.artifacts), here.container.cancels) == (TargetState.CANCELLED, 1, 1)
+    assert here.ledger["attach"] > 1
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_run_that_nobody_will_read_keeps_nothing(here: World, operator: Operator, before: bool) -> None:
+    """Its object is gone, whether it was cancelled before or not: the container ends at once."""
+    wanted = capture("ephemeral")
+    operator.start(wanted)
+    await asyncio.sleep(5)
+    if before:
+        operator.runner.cancel(wanted.id, Reason.CANCELLED, "enough")
+    operator.runner.cancel(wanted.id, Reason.CANCELLED, "deleted", discard=True)
+    ended = await operator.outcome(wanted)
+    assert (ended.state, ended.message) == (TargetState.CANCELLED, "enough" if before else "deleted")
+    assert ended.artifacts == ()
+    assert (here.container.state, here.container.discarded, here.container.kept) == ("ended", True, {})
 
 
 async def test_a_cancel_while_nothing_starts_is_bounded(here: World, operator: Operator) -> None:

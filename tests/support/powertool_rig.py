@@ -126,6 +126,7 @@ class FakeRunner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Progress] = {}
         self.cancelled: dict[str, Reason] = {}
+        self.discarded: set[str] = set()
 
     @property
     def running(self) -> frozenset[str]:
@@ -139,7 +140,9 @@ class FakeRunner:
         self._tasks[capture.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(capture.id, None))
 
-    def cancel(self, capture_id: str, reason: Reason, message: str) -> None:
+    def cancel(self, capture_id: str, reason: Reason, message: str, *, discard: bool) -> None:
+        if discard:
+            self.discarded.add(capture_id)
         if capture_id in self._tasks and capture_id not in self.cancelled:
             self.cancelled[capture_id] = reason
             tool = self._world.tools[capture_id]

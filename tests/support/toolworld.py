@@ -149,6 +149,8 @@ class Container:
     phase: str = "waiting"
     accepted: int = 0
     cancelled: bool = False
+    discarded: bool = False
+    cancels: int = 0
     tokens: list[str] = field(default_factory=list)
     beats: int = 0
     streams: list[Stream] = field(default_factory=list)
@@ -205,8 +207,9 @@ class Container:
                 case Heartbeat():
                     self.beats += 1
                     self.enter(self.phase)
-                case Cancel():
-                    self.cancelled = True
+                case Cancel(discard):
+                    self.cancelled, self.discarded = True, self.discarded or discard
+                    self.cancels += 1
                     self.news.set()
                     if not self.accepted:
                         self.end(4, "", json.dumps(asdict(Result(capture=self.capture, outcome="cancelled"))))
@@ -232,19 +235,24 @@ class Container:
             self.kept = {leaf.name: BODY}
         elif orders.mode == "pvc":
             leaf = Leaf(name="probe.out", size=len(BODY), sha256=SHA, state="stored", uri="/out/abcdefghij-probe.out")
-        outcome = "cancelled" if self.cancelled else "completed"
-        result = Result(capture=self.capture, outcome=outcome, exit_code=0, leaves=(leaf,), port=8123)
+        outcome, heard = "cancelled" if self.cancelled else "completed", self.cancels
+        leaves = () if self.discarded else (leaf,)
+        self.kept = {} if self.discarded else self.kept
+        result = Result(capture=self.capture, outcome=outcome, exit_code=0, leaves=leaves, port=8123)
         body = asdict(result) | script.result
         self.told = message("result", **body)
         self.say(self.told)
-        if self.kept and not self.cancelled:
+        if self.kept:  # a further cancel ends it
             self.enter("keeping")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(orders.keep_seconds):
-                    while self.kept and not self.cancelled:
+                    while self.kept and self.cancels == heard:
                         self.news.clear()
                         await self.news.wait()
-        self.end(4 if self.cancelled else script.exit_code, script.reason, json.dumps(body) if script.report else "")
+            self.kept.clear()
+        self.end(
+            4 if outcome == "cancelled" else script.exit_code, script.reason, json.dumps(body) if script.report else ""
+        )
 
     async def upload(self, orders: Orders) -> None:
         world = self.world

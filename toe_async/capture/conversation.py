@@ -63,7 +63,7 @@ class Conversation:
         self._told, self._clock = changed, clock
         self._digest = digest(orders) if orders is not None else ""
         self._wake = asyncio.Event()
-        self._cancel = self._refused = self._repeat_orders = False
+        self._cancel = self._discard = self._refused = self._repeat_orders = False
         self._token_at = self._made_at = float("inf")
         self._repeat_at, self._sent_at = 0.0, float("-inf")
         self.waits_for_orders = False
@@ -74,9 +74,13 @@ class Conversation:
         self.trouble = ""
         """Why the connection, or a token, failed last."""
 
-    def cancel(self) -> None:
-        """Tell the tool to end, on this connection and on each that follows; from now on it is given no orders."""
+    def cancel(self, *, discard: bool = False) -> None:
+        """Tell the tool to end, on this connection and on each that follows; from now on it is given no orders.
+
+        Once there is a result only `discard` is told: any cancel would end the keeping of what is to be fetched.
+        """
         self._cancel = True
+        self._discard |= discard
         self._wake.set()
 
     async def run(self) -> None:
@@ -107,7 +111,7 @@ class Conversation:
     # -- out ----------------------------------------------------------------------------------------------------------
 
     async def _write(self, stream: Attached) -> None:
-        said_cancel = False
+        said: set[bool] = set()
         self._repeat_orders = self._orders is not None
         beat_at = self._clock.monotonic()
         while True:
@@ -116,9 +120,9 @@ class Conversation:
                 self._repeat_orders = False
                 self._repeat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
                 await stream.send(orders_message(self._orders))
-            if self._cancel and not said_cancel:
-                said_cancel = True
-                await stream.send(message("cancel", capture=self._id))
+            if self._cancel and self._discard not in said and (self._discard or self.result is None):
+                said.add(self._discard)
+                await stream.send(message("cancel", capture=self._id, discard=self._discard))
             if self._clock.monotonic() >= self._token_at:
                 await self._send_token(stream)
             if self._clock.monotonic() >= beat_at:

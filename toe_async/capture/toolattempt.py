@@ -98,6 +98,7 @@ class Attempt:
         self._changed = asyncio.Event()
         self._cancelled: Fault | None = None
         self._cancelled_at = 0.0
+        self._discard = False
         self._progress = Progress(state=TargetState.STARTING)
         self._vessel = vessel_of(capture, parts.settings.agents_namespace, agent=False)
         self._vessel_uid = ""
@@ -110,10 +111,13 @@ class Attempt:
         self.found = False
         """Whether the container was there before: another process had made it."""
 
-    def cancel(self, reason: Reason, message: str) -> None:
+    def cancel(self, reason: Reason, message: str, *, discard: bool) -> None:
         """Tell the tool to end; the attempt ends with this reason unless its outcome is there already."""
         if self._cancelled is None:
             self._cancelled, self._cancelled_at = Fault(reason, message), self._parts.clock.monotonic()
+            self._changed.set()
+        if discard and not self._discard:
+            self._discard = True
             self._changed.set()
 
     async def run(self) -> Progress:
@@ -269,7 +273,7 @@ class Attempt:
         )
         async with TaskOwner(_unexpected) as owner:
             if self._cancelled is not None:
-                talk.cancel()
+                talk.cancel(discard=self._discard)
             if self._seen.phase == "running":
                 owner.start(talk.run(), name=f"talk {self._capture.id}")
             fault = await self._until_over(talk)
@@ -305,6 +309,8 @@ class Attempt:
                 late = Fault(self._cancelled.reason, f"{self._cancelled.message}; the tool has not confirmed its end")
                 ends_at = self._cancelled_at + CANCEL_SECONDS
                 talk.cancel()
+            if self._discard:
+                talk.cancel(discard=True)
             if (state := _STATES.get(talk.phase)) is not None:
                 self._report(state, talk.bytes)
             await self._wait(ends_at - now)

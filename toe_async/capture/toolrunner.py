@@ -69,10 +69,13 @@ class ToolRunner:
         run = self._runs[capture.id] = _Run(attempt, Progress(state=TargetState.STARTING))
         run.task = self._owner.start(self._run(capture, attempt, tell), name=f"tool {capture.id}")
 
-    def cancel(self, capture_id: str, reason: Reason, message: str) -> None:
-        """Tell a tool to end. Its attempt ends as Cancelled with this reason, unless its outcome is there already."""
+    def cancel(self, capture_id: str, reason: Reason, message: str, *, discard: bool = False) -> None:
+        """Tell a tool to end. Its attempt ends as Cancelled with this reason, unless its outcome is there already.
+
+        What it has collected is stored or kept all the same, unless `discard` says that nobody will ask for it.
+        """
         if (run := self._runs.get(capture_id)) is not None:
-            run.attempt.cancel(reason, message)
+            run.attempt.cancel(reason, message, discard=discard)
 
     def progress(self, capture_id: str) -> Progress | None:
         """How far an attempt has come; kept until `forget`."""

@@ -175,16 +175,18 @@ async def test_deleting_cancels_the_tools_and_the_object_goes_when_they_have_end
 
 
 @pytest.mark.looptime
-async def test_an_object_whose_finalizer_was_taken_by_force_still_has_its_tools_stopped() -> None:
-    """Somebody skips the wait: the tools are told all the same."""
+@pytest.mark.parametrize("mode", ["collector", "ephemeral"])
+async def test_an_object_whose_finalizer_was_taken_by_force_still_has_its_tools_stopped(mode: str) -> None:
+    """Somebody skips the wait: the tools are told all the same, and keep nothing that nobody would find."""
     rig = rig_with("web-0", seconds=3600)
     async with rig.process() as process:
-        rig.tool(tool={"name": "dump", "duration": "1h"})
+        rig.tool(tool={"name": "dump", "duration": "1h"}, output={"mode": mode})
         await until(lambda: rig.read().status.running_pods == 1)
         rig.api.change("powertools", "shop", "run", {"metadata": {"finalizers": None}})
         rig.api.delete("powertools", "shop", "run")
         await until(lambda: not process.runner.running, 10)
         assert set(process.runner.cancelled) == set(rig.world.tools)
+        assert process.runner.discarded == (set(rig.world.tools) if mode == "ephemeral" else set())
 
 
 @pytest.mark.looptime

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from powertool_world import NOW, after, condition, config, done, failed, observe, pod, refused, states, tool, uid
 
 from toe_async.apis.meta import ConditionStatus, encode
-from toe_async.apis.powertool import Phase, PowerTool, TargetState
+from toe_async.apis.powertool import OutputMode, Phase, PowerTool, TargetState
 from toe_async.apis.reasons import Reason
 from toe_async.capture.toolrun import Progress
 from toe_async.controllers.powertool import ledger
@@ -403,6 +403,15 @@ def test_a_deleted_run_is_taken_up_again_to_be_cancelled() -> None:
     gone = after(seen, first)
     again = plan(replace(gone, running=frozenset(), tool=deleted(gone.tool)))
     assert [one.id for one in again.resumes] == [one.capture for one in again.cancels] == [first.starts[0].id]
+
+
+@pytest.mark.parametrize(("mode", "discard"), [("ephemeral", True), ("collector", False), ("pvc", False)])
+def test_only_what_a_deleted_run_keeps_in_its_container_is_discarded(mode: OutputMode, discard: bool) -> None:
+    """Nobody would find it again; what lies elsewhere outlives the object."""
+    seen = begun(observe([pod(0)]))
+    run = replace(seen.tool, spec=replace(seen.tool.spec, output=replace(seen.tool.spec.output, mode=mode)))
+    assert [one.discard for one in plan(replace(seen, tool=deleted(run))).cancels] == [discard]
+    assert [one.discard for one in plan(replace(seen, tool=annotated(run, "enough"))).cancels] == [False]
 
 
 def test_an_attempt_whose_pod_went_while_nobody_watched_is_closed() -> None:

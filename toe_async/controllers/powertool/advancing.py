@@ -45,7 +45,12 @@ def _step(seen: Observed, run: str, one: Member, ending: Refused | None) -> Step
         one = _further(one, progress)
     elif id_ not in seen.running and (lost := _lost(seen, one)) is not None:
         return Step(lost)
-    return Step(one, cancel=Cancel(id_, why.reason, why.message) if why is not None else None)
+    return Step(one, cancel=Cancel(id_, why.reason, why.message, _unread(seen)) if why is not None else None)
+
+
+def _unread(seen: Observed) -> bool:
+    """A result that only its container keeps is found by the PowerTool's status, which goes with the object."""
+    return seen.tool.metadata.deletion_timestamp is not None and seen.tool.spec.output.mode == "ephemeral"
 
 
 def _withdrawn(seen: Observed, one: Member) -> Refused | None:

@@ -42,8 +42,8 @@ class Runner(Protocol):
     def start(self, capture: ToolCapture, on_progress: Callable[[ToolCapture, Progress], None]) -> None:
         """Begin, or go on with what an earlier leader began; nothing when it runs already."""
 
-    def cancel(self, capture_id: str, reason: Reason, message: str) -> None:
-        """Have the tool stopped."""
+    def cancel(self, capture_id: str, reason: Reason, message: str, *, discard: bool) -> None:
+        """Have the tool stopped; with `discard` nothing of what it has collected is stored or kept."""
 
     def progress(self, capture_id: str) -> Progress | None:
         """How far it has come; kept until `forget`."""
@@ -99,7 +99,7 @@ class Applier:
         for capture in decided.resumes:
             self._start(capture)
         for cancel in decided.cancels:
-            self._runner.cancel(cancel.capture, cancel.reason, cancel.message)
+            self._runner.cancel(cancel.capture, cancel.reason, cancel.message, discard=cancel.discard)
         try:
             if decided.finalizer and FINALIZER not in tool.metadata.finalizers:
                 await self._mark(key, tool, wanted=True)
@@ -188,7 +188,8 @@ class Applier:
                 del self._captures[capture.id]
                 self._runner.forget(capture.id)
             else:
-                self._runner.cancel(capture.id, Reason.CANCELLED, f"PowerTool {key} was deleted")
+                discard = capture.spec.output.mode == "ephemeral"
+                self._runner.cancel(capture.id, Reason.CANCELLED, f"PowerTool {key} was deleted", discard=discard)
 
     # ---- what is known of an object ------------------------------------------------------------------------------
 

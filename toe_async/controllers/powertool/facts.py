@@ -133,11 +133,12 @@ class Observed(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True):
-    """A capture whose tool is to be stopped."""
+    """A capture whose tool is to be stopped. With `discard` nobody will ever ask for what it has collected."""
 
     capture: str
     reason: Reason
     message: str
+    discard: bool = False
 
 
 class Told(Struct, frozen=True):
