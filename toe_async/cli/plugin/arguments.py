@@ -26,6 +26,7 @@ VERBS = {
     "version": "tell the version",
 }
 MOST_LISTED = 5000
+OPERATOR_NAMESPACE = "toe-system"
 _CODES = "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied, 4 timed out, 5 done in part, 130 interrupted."
 
 
@@ -276,7 +277,7 @@ def _wanted_run(parser: argparse.ArgumentParser) -> None:
 
 def _operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--operator-namespace", default="toe-system", metavar="NAME", help="where the approved tools are"
+        "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME", help="where the approved tools are"
     )
 
 

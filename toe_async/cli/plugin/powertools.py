@@ -19,7 +19,6 @@ from toe_async.kube.requests import Request
 
 T = TypeVar("T")
 
-OPERATOR_NAMESPACE = "toe-system"
 CANCEL = "toe.run/cancel"
 ACCESS_REVIEWS = Kind(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
