@@ -1,8 +1,8 @@
 """What the supervisor of a tool costs beside its target: processor and memory while it watches.
 
 ``python -m benchmarks.supervisor [--quick]``: a tool that only sleeps, for 60 s (10 s with --quick), under the
-supervisor with nothing to cap and with a CPU cap to keep. Baseline: a python3 that waits for the same child and does nothing else,
-which is the least that a supervisor in Python can cost.
+supervisor with nothing to cap and with a CPU cap to keep. Baseline: a python3 that waits for the same child and does
+nothing else, which is the least that a supervisor in Python can cost.
 """
 
 import argparse
