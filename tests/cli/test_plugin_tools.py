@@ -13,7 +13,7 @@ import yaml
 from tests.cli.aggregated import Plugin
 from tests.contract.clusters import Server, sandbox_server
 from toe_async.apis.crd import all_crds
-from toe_async.apis.kinds import CRDS, POWER_TOOL_CONFIGS, POWER_TOOLS
+from toe_async.apis.kinds import ARTIFACTS, CRDS, POWER_TOOL_CONFIGS, POWER_TOOLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -164,7 +164,7 @@ async def test_waiting_ends_with_the_run_and_the_code_tells_how_it_went(
     process = await plugin.start("run", "probe", *at, "-l", "a=b", "--name", "waited", "--wait")
     await cluster.server.until(POWER_TOOLS.path(cluster.server.namespace, "waited"), lambda one: True)
     await cluster.tell("waited", phase="Running", selectedPods=1, runningPods=1)
-    artifact = {"uri": f"artifacts://{cluster.server.namespace}/a-probe.out", "size": 2048, "sha256": "0" * 64}
+    artifact = {"uri": ARTIFACTS.path(cluster.server.namespace, "a-probe.out"), "size": 2048, "sha256": "0" * 64}
     failed = {"type": "Failed", "status": "True", "reason": "ToolFailed", "message": "one \x1b[31mfailed"}
     condition = {**failed, "lastTransitionTime": "2026-01-24T20:44:08Z"}
     await cluster.tell(

@@ -77,7 +77,7 @@ async def test_registering_again_tells_what_the_tool_has_stored(rig: Rig, record
     told = await rig.register(record, imageDigest="sha256:77")
     (stored,) = told.artifacts
     assert (stored.leaf, stored.size, stored.sha256) == ("dump.pcap", len(BODY), SHA)
-    assert stored.uri == f"artifacts://shop/{record.id[:10]}-dump.pcap"
+    assert stored.uri == f"/apis/artifacts.toe.run/v1alpha1/namespaces/shop/artifacts/{record.id[:10]}-dump.pcap"
     manifest = next(rig.root.rglob("*.manifest.json")).read_text()
     assert '"arguments":"tcpdump -i any"' in manifest
     assert '"tool":"tcpdump"' in manifest

@@ -54,14 +54,14 @@ CLAIMED_STATES = frozenset({TargetState.STARTING, TargetState.RUNNING, TargetSta
 
 
 class StoredArtifact(Wire, frozen=True, kw_only=True, omit_defaults=False):
-    """One stored file. `uri` is artifacts://NAMESPACE/NAME (collector), s3://BUCKET/KEY, pvc://NAMESPACE/CLAIM/PATH or
+    """One stored file. `uri` is its path in the read API (collector), s3://BUCKET/KEY, pvc://NAMESPACE/CLAIM/PATH or
     pod://NAMESPACE/POD/CONTAINER/LEAF."""
 
     uri: Annotated[
         str,
         Meta(
             description=(
-                "Where it is: artifacts:// for the collector, s3://, pvc:// for a claim, or pod:// while it is kept "
+                "Where it is: the path in the collector's API, s3://, pvc:// for a claim, or pod:// while it is kept "
                 "inside of the pod."
             ),
             max_length=2048,

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from toe_async.apis.captures import CaptureRecord, NotStored, Standing, StoredLeaf
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.apis.reasons import Reason
 from toe_async.kube.sender import Sender
 from toe_async.lib.clock import Clock
@@ -111,9 +112,7 @@ def _standing(body: bytes, namespace: str) -> Standing:
             {
                 "state": told.state,
                 "artifacts": [
-                    StoredLeaf(
-                        leaf=one.leaf, uri=f"artifacts://{namespace}/{one.name}", size=one.size, sha256=one.sha256
-                    )
+                    StoredLeaf(leaf=one.leaf, uri=ARTIFACTS.path(namespace, one.name), size=one.size, sha256=one.sha256)
                     for one in told.artifacts
                 ],
             },

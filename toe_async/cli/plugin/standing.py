@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from toe_async.apis.kinds import ARTIFACTS
 from toe_async.apis.powertool import Phase, PowerTool, StoredArtifact, TargetState
 from toe_async.cli.plugin import printing, text
 from toe_async.cli.plugin.exits import Exit, Stopped
@@ -143,4 +144,4 @@ def _state(state: TargetState, attempt: int) -> str:
 
 def _where(one: StoredArtifact, namespace: str) -> str:
     """As `kubectl toe get` takes it, where that has it: the collector's files are in the run's own namespace."""
-    return one.uri.removeprefix(f"artifacts://{namespace}/")
+    return one.uri.removeprefix(ARTIFACTS.path(namespace) + "/")
