@@ -1,5 +1,6 @@
 """A tool's argument vector: what is put together, and which words of an author are refused."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -115,6 +116,20 @@ def test_a_wide_pattern_lets_no_option_in() -> None:
     assert argument_fault(_rules({"type": "integer"}), ("-5",)) is None
 
 
+def test_an_authors_text_never_makes_a_pattern_try_for_ever() -> None:
+    """It is checked on the operator's event loop: one run must not hold up all others."""
+    rules = _rules({"flag": "-e", "pattern": "([a-z]+,?)*"}, {"pattern": "(a|a)*"}, {"pattern": "(a|b|.)*"})
+    began = time.process_time()
+    fault = argument_fault(rules, ("-e", "a" * 1000 + "!"))
+    assert fault is not None
+    assert "does not take" in fault
+    fault = argument_fault(rules, ("a" * 1024,) * 400)
+    assert fault is not None
+    assert "more steps than it may" in fault
+    assert argument_fault(rules, ("a" * 1025,)) is not None, "no pattern is asked of so long a text"
+    assert time.process_time() - began < 3
+
+
 def test_without_a_list_anything_goes_and_with_an_empty_one_nothing() -> None:
     assert argument_fault(None, ("--anything", "$(id)")) is None
     assert argument_fault((), ("x",)) is not None
@@ -146,6 +161,7 @@ def test_each_type_of_parameter_takes_its_own_values_only(rule: dict[str, Any], 
         ({"flag": "-a", "pattern": "x", "type": "string"}, "not both"),
         ({}, "needs pattern or type"),
         ({"pattern": "("}, "no regular expression"),
+        ({"pattern": r"(a)\1"}, "not supported"),
         ({"flag": "-a", "type": "enum"}, "needs values"),
         ({"flag": "-a", "type": "integer", "minimum": "x"}, "does not go with type integer"),
         ({"flag": "-a", "type": "string", "maximum": "5"}, "does not go with type string"),

@@ -12,6 +12,7 @@ from string import Formatter
 from toe_async.apis.powertool import Tool
 from toe_async.apis.powertoolconfig import ArgumentRule, PowerToolConfigSpec
 from toe_async.apis.reasons import Reason
+from toe_async.capture.patterns import Effort, TooMuch, pattern
 from toe_async.capture.refusals import Refused
 from toe_async.lib.durations import parse_duration
 from toe_async.lib.quantities import parse_quantity
@@ -20,6 +21,8 @@ DEFAULT_COMMAND = ("/opt/toe/tool",)
 """What a tool image's own program is called when the configuration names no command."""
 PLACEHOLDERS = frozenset({"target_pid", "target_root", "output", "duration"})
 LONGEST_ARGUMENT = 4096
+LONGEST_FOR_PATTERN = 1024
+_MOST_STEPS = 1_000_000
 _SHOWN = 60
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,9})?|\.[0-9]{1,9})")
@@ -46,8 +49,13 @@ def argument_fault(rules: tuple[ArgumentRule, ...] | None, args: tuple[str, ...]
     for one in args:
         if "\0" in one or len(one) > LONGEST_ARGUMENT:
             return f"takes no argument with a NUL character or of more than {LONGEST_ARGUMENT} characters"
-    if rules is None:
-        return None
+    try:
+        return _unfit(rules, args, Effort(_MOST_STEPS)) if rules is not None else None
+    except TooMuch:
+        return "takes more steps than it may to hold these arguments to its patterns; give fewer or shorter ones"
+
+
+def _unfit(rules: tuple[ArgumentRule, ...], args: tuple[str, ...], effort: Effort) -> str | None:
     flags = {rule.flag: rule for rule in rules if rule.flag}
     plain = [rule for rule in rules if not rule.flag]
     at = 0
@@ -59,13 +67,13 @@ def argument_fault(rules: tuple[ArgumentRule, ...] | None, args: tuple[str, ...]
         if rule is not None and _takes_value(rule):
             if at == len(args):
                 return f"needs a value behind {word}"
-            if not _fits(rule, args[at]):
+            if not _fits(rule, args[at], effort):
                 return f"does not take {args[at][:_SHOWN]!r} behind {word}: {_expected(rule)}"
             at += 1
         elif rule is None and has_value and flag in flags and _takes_value(flags[flag]):
-            if not _fits(flags[flag], value):
+            if not _fits(flags[flag], value, effort):
                 return f"does not take {value[:_SHOWN]!r} for {flag}: {_expected(flags[flag])}"
-        elif rule is None and not any(_fits_plain(each, word) for each in plain):
+        elif rule is None and not any(_fits_plain(each, word, effort) for each in plain):
             return f"does not allow the argument {word[:_SHOWN]!r}; its configuration allows {_allowed(rules)}"
     return None
 
@@ -92,8 +100,8 @@ def rule_fault(rule: ArgumentRule) -> str | None:
         return f"{name}: a rule without flag needs pattern or type"
     if rule.pattern:
         try:
-            re.compile(rule.pattern)
-        except re.error as error:
+            pattern(rule.pattern)
+        except ValueError as error:
             return f"pattern {rule.pattern[:_SHOWN]!r} is no regular expression: {error}"
     if rule.type == "enum" and not rule.values:
         return f"{name}: type enum needs values"
@@ -107,9 +115,9 @@ def _takes_value(rule: ArgumentRule) -> bool:
     return bool(rule.pattern) or rule.type is not None
 
 
-def _fits(rule: ArgumentRule, value: str) -> bool:
+def _fits(rule: ArgumentRule, value: str, effort: Effort) -> bool:
     if rule.pattern:
-        return re.fullmatch(rule.pattern, value) is not None
+        return len(value) <= LONGEST_FOR_PATTERN and pattern(rule.pattern).fits(value, effort)
     match rule.type:
         case "boolean":
             return value in {"true", "false"}
@@ -127,11 +135,11 @@ def _fits(rule: ArgumentRule, value: str) -> bool:
             return (least is None or amount >= least) and (most is None or amount <= most)
 
 
-def _fits_plain(rule: ArgumentRule, word: str) -> bool:
+def _fits_plain(rule: ArgumentRule, word: str, effort: Effort) -> bool:
     # A pattern that is wide for words must not let options in: those are only what begins with a dash in the rule too.
     if word.startswith("-") and not (rule.pattern.lstrip("^(?:").startswith(("-", r"\-")) or _is_number(rule)):
         return False
-    return _fits(rule, word)
+    return _fits(rule, word, effort)
 
 
 def _is_number(rule: ArgumentRule) -> bool:
