@@ -232,7 +232,10 @@ class PowerToolSpec(Wire, frozen=True, kw_only=True):
     ttl_seconds_after_finished: Annotated[
         Annotated[int, Meta(ge=0, le=3650 * DAY_SECONDS)] | None,
         Meta(
-            description="Seconds after its end when the PowerTool is deleted; its stored files stay. Absent keeps it."
+            description=(
+                "Seconds after its end when the PowerTool is deleted; its stored files stay. Absent keeps it, as a "
+                "schedule does, which has no end."
+            )
         ),
     ] = None
     active_deadline_seconds: Annotated[

@@ -315,7 +315,7 @@ class PowerToolConfigSpec(Wire, frozen=True, kw_only=True):
     resources: Annotated[ToolResources, Meta(description="What the tool may use; the supervisor sees to it.")] = (
         ToolResources()
     )
-    max_duration: Annotated[str, duration_meta("Longest run that an author may ask for; empty means any.")] = ""
+    max_duration: Annotated[str, duration_meta("Longest run that an author may ask for; empty means 24h.")] = ""
     outputs: Annotated[
         tuple[_OutputGlob, ...],
         Meta(

@@ -75,7 +75,12 @@ class Output(Wire, frozen=True, kw_only=True):
     ] = ""
     retention_days: Annotated[
         Annotated[int, Meta(ge=1, le=3650)] | None,
-        Meta(description="Days after which the stored files are deleted; absent leaves it to the store."),
+        Meta(
+            description=(
+                "Days after which the stored files are deleted; absent leaves it to the store. The collector deletes "
+                "them, a bucket by a rule of its own for the tag toe-retention-days; in pods and claims nobody does."
+            )
+        ),
     ] = None
 
 
