@@ -98,7 +98,6 @@ def test_what_is_sent_is_cut_into_frames() -> None:
     assert [len(frame) for frame in frames] == [LARGEST_FRAME + 1, LARGEST_FRAME + 1, 2]
     assert {frame[:1] for frame in frames} == {b"\x00"}
     assert RemoteChannels(V4).frames(b"") == []
-    assert (RemoteChannels(V4).end_of_stdin(), RemoteChannels(V5).end_of_stdin()) == (None, b"\xff\x00")
 
 
 # -- over a socket ----------------------------------------------------------------------------------------------------
@@ -177,13 +176,18 @@ async def output(stream: Stream) -> dict[int, bytes]:
 
 async def test_attach_talks_both_ways(api: FakeApi, client: Client) -> None:
     """Stdin and stdout of one container, no terminal, no redirect; v5 is asked for before v4."""
-    kubelet = Kubelet(echo)
+
+    async def body(process: Process) -> None:
+        await process.say(await process.hear())
+        await process.hear()
+
+    kubelet = Kubelet(body)
     api.answer(kubelet)
     async with attach(client, "a", "p", "toe-x") as stream:
         await stream.send(b"one\n")
         assert await anext(stream) == (STDOUT, b"one\n")
         early = stream.status
-        await stream.end_stdin()
+        await stream.send(b"enough")
         assert await output(stream) == {}
         assert (early, stream.status) == (None, Ended(success=True, exit_code=0))
         assert await output(stream) == {}
@@ -194,7 +198,7 @@ async def test_attach_talks_both_ways(api: FakeApi, client: Client) -> None:
 
 
 async def test_an_old_server_speaks_v4(api: FakeApi, client: Client) -> None:
-    """There stdin cannot be ended, and asking for it changes nothing."""
+    """What is said and heard is the same there."""
 
     async def body(process: Process) -> None:
         await process.say(await process.hear())
@@ -203,7 +207,6 @@ async def test_an_old_server_speaks_v4(api: FakeApi, client: Client) -> None:
     api.answer(Kubelet(body, protocols=(V4,)))
     async with attach(client, "a", "p", "c") as stream:
         await stream.send(b"one")
-        await stream.end_stdin()
         await stream.send(b"two")
         assert await output(stream) == {STDOUT: b"onetwo"}
         assert stream.status is not None

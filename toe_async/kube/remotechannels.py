@@ -98,7 +98,3 @@ class RemoteChannels:
         """Return the messages that carry bytes to stdin."""
         pieces = range(0, len(data), LARGEST_FRAME)
         return [bytes([STDIN]) + data[at : at + LARGEST_FRAME] for at in pieces]
-
-    def end_of_stdin(self) -> bytes | None:
-        """Return the message that ends stdin; None where the protocol has none."""
-        return bytes([CLOSE, STDIN]) if self._half_close else None

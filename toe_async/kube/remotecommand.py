@@ -51,15 +51,6 @@ class Stream(AsyncIterator[tuple[int, bytes]]):
         """
         await self._send(self._channels.frames(data))
 
-    async def end_stdin(self) -> None:
-        """Say that nothing more will come; nothing happens where the protocol (v4) has no word for it.
-
-        Raises:
-            RemoteCommandBroken: as `send`.
-        """
-        last = self._channels.end_of_stdin()
-        await self._send([] if last is None else [last])
-
     async def __anext__(self) -> tuple[int, bytes]:
         """Return further output.
 
@@ -123,7 +114,7 @@ async def attach(client: Client, namespace: str, pod: str, container: str) -> As
 
 @asynccontextmanager
 async def exec_(
-    client: Client, namespace: str, pod: str, container: str, command: Sequence[str], *, stdin: bool = False
+    client: Client, namespace: str, pod: str, container: str, command: Sequence[str]
 ) -> AsyncIterator[Stream]:
     """Run a command in a running container; its exit code is in `Stream.status` after the last chunk.
 
@@ -131,7 +122,7 @@ async def exec_(
         As `attach`.
     """
     wanted = (*(("command", word) for word in command), ("container", container), ("stdout", "true"))
-    query = (*wanted, ("stderr", "true"), *((("stdin", "true"),) if stdin else ()))
+    query = (*wanted, ("stderr", "true"))
     where = f"exec in {namespace}/{pod}/{container}"
     async with _open(client, PODS.path(namespace, pod, "exec"), query, where) as stream:
         yield stream
