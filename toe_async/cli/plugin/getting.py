@@ -94,7 +94,11 @@ async def run(session: Session) -> Exit:
         form = printing.as_json if arguments.output == "json" else printing.as_yaml
         console.table([form({"files": [_told(found, file) for found, file in done]})])
     if wanted and len(done) == len(wanted):
-        await sources.kept.release([one for one in wanted if is_kept(one)])
+        left = await sources.kept.release([one for one in wanted if is_kept(one)])
+        if left:
+            console.note(
+                f"The pods keep {left} files more than the run's status names; mode collector has room for all."
+            )
     failures = [*unknown, *(outcome.failure for outcome in outcomes if outcome.failure)]
     if failures and len(done) + len(failures) > 1:
         console.note(f"{len(done)} fetched, {len(failures)} not.")

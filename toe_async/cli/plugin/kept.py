@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+import msgspec
+
 from toe_async.agent.protocol import SUPERVISOR
 from toe_async.apis.kinds import PODS
 from toe_async.apis.powertool import PowerTool
@@ -16,14 +18,25 @@ from toe_async.cli.plugin.refusals import refused
 from toe_async.collector.errors import Refused
 from toe_async.collector.library import Body
 from toe_async.kube.client import Client
-from toe_async.kube.errors import KubeError
+from toe_async.kube.errors import KubeError, RemoteCommandBroken
 from toe_async.kube.remotechannels import STDOUT
 from toe_async.kube.remotecommand import Stream, exec_
 
 SCHEME = "pod://"
+_LONGEST_LIST = 1 << 20
 _LONGEST_COMPLAINT = 2048
 _RETRIES = 5
 _FIRST_WAIT = 0.5
+
+
+class _Leaf(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """What the supervisor's `list` says, as far as it is needed."""
+
+    leaves: tuple[_Leaf, ...]
 
 
 def kept_of(found: PowerTool) -> list[Artifact]:
@@ -82,15 +95,32 @@ class Kept:
                 pieces=pieces,
             )
 
-    async def release(self, held: Sequence[Artifact]) -> None:
-        """Tell each container that all of its files are fetched, so that it need not keep them."""
-        for namespace, pod, container in sorted({(one.namespace, one.pod, one.container) for one in held}):
+    async def release(self, held: Sequence[Artifact]) -> int:
+        """Tell each container of which all files are fetched that it need not keep them.
+
+        Returns how many files others still keep: a run's status does not name all of very many.
+        """
+        left = 0
+        for where in sorted({(one.namespace, one.pod, one.container) for one in held}):
+            fetched = {one.leaf for one in held if (one.namespace, one.pod, one.container) == where}
             try:
-                async with exec_(self._client, namespace, pod, container, (SUPERVISOR, "fetched")) as stream:
-                    async for _ in stream:
-                        pass
-            except KubeError:
+                listed = msgspec.json.decode(await self._said(where, "list"), type=_Listing)
+                more = {one.name for one in listed.leaves} - fetched
+                if more:
+                    left += len(more)
+                else:
+                    await self._said(where, "fetched")
+            except (KubeError, msgspec.DecodeError):
                 continue  # it ends by itself in some minutes
+        return left
+
+    async def _said(self, where: tuple[str, str, str], command: str) -> bytes:
+        said = bytearray()
+        async with exec_(self._client, *where, (SUPERVISOR, command)) as stream:
+            async for channel, data in stream:
+                if channel == STDOUT and len(said) < _LONGEST_LIST:
+                    said += data
+        return bytes(said)
 
     async def _pieces(self, one: Artifact, first: int) -> AsyncGenerator[bytes, None]:
         at, failures = first, 0
@@ -109,6 +139,8 @@ class Kept:
                         elif len(complaint) < _LONGEST_COMPLAINT:
                             complaint += data
                     _check(one, stream, bytes(complaint), short=at < one.size)
+                if at < one.size:
+                    raise RemoteCommandBroken("the connection was closed before the end")
             except KubeError as error:
                 failures = 0 if at > before else failures + 1
                 if failures >= _RETRIES:
