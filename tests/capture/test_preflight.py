@@ -74,6 +74,24 @@ def test_all_faults_are_told_at_once_with_the_way_out() -> None:
     assert "securityProfile for baseline" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("limits", "fits"),
+    [(["32Mi"], False), (["32Mi", "31Mi"], False), (["32Mi", "32Mi"], True), (["32Mi", ""], True), ([""], True)],
+)
+def test_a_pod_that_may_not_use_what_the_tool_needs_is_refused(limits: list[str], fits: bool) -> None:
+    """The limits of all containers bound the pod, and the tool with it; one without a limit leaves it unbounded."""
+    containers = [
+        {"name": name, "image": "web:1", "resources": {"limits": {"memory": limit} if limit else {}}}
+        for name, limit in zip(("web", "side"), limits, strict=False)
+    ]
+    wanted = capture(tool=tool(resources={"requests": {"memory": "64Mi"}}), spec=spec())
+    found = preflight(wanted, pod(containers=containers), namespace())
+    assert isinstance(found, Fitting) is fits
+    if isinstance(found, tuple):
+        assert _reasons(found) == [Reason.HARM_GUARD]
+        assert "and tool tcpdump asks for 64Mi" in found[0].message
+
+
 def test_another_pod_of_the_same_name_is_not_touched() -> None:
     wanted = capture(tool=tool(), spec=spec())
     earlier = replace(wanted, target=replace(wanted.target, pod_uid="another"))

@@ -115,9 +115,15 @@ class Amounts(Wire, frozen=True, kw_only=True):
 class ToolResources(Wire, frozen=True, kw_only=True):
     """What the tool may use; the supervisor sees to it."""
 
-    requests: Annotated[Amounts, Meta(description="What the pod must have left before the tool is started.")] = (
-        Amounts()
-    )
+    requests: Annotated[
+        Amounts,
+        Meta(
+            description=(
+                "What the tool needs. A pod whose containers may not use so much memory together is refused; with cpu "
+                "the tool has the priority of others, without it gives way to them."
+            )
+        ),
+    ] = Amounts()
     limits: Annotated[Amounts, Meta(description="What the tool may use; over it the tool is slowed down or ended.")] = (
         Amounts()
     )

@@ -16,6 +16,7 @@ from toe_async.capture.refusals import Refused
 from toe_async.capture.security import LEVEL_LABEL, chosen, level_faults, security_context
 from toe_async.capture.toolrun import ToolCapture
 from toe_async.capture.vessels import container_name
+from toe_async.lib.quantities import format_bytes, parse_quantity
 
 MOST_EPHEMERAL_CONTAINERS: Final = 20
 LARGEST_POD: Final = 1 << 20
@@ -126,6 +127,15 @@ def _ephemeral_faults(capture: ToolCapture, pod: PodDetail, level: str, context:
                 f"replaced, and {MOST_EPHEMERAL_CONTAINERS} are the most: delete the pod",
             )
         )
+    most, needed = _most_memory(pod), capture.tool.resources.requests.memory
+    if most is not None and needed and most < parse_quantity(needed):
+        found.append(
+            Refused(
+                Reason.HARM_GUARD,
+                f"{where} may use {format_bytes(most)} of memory in all, and tool {tool} asks for {needed}: one "
+                "of them would be killed; raise the limits of its containers, or choose another pod",
+            )
+        )
     for old in others:
         if faults := level_faults(level, _context_of(old)):
             found.append(
@@ -137,6 +147,15 @@ def _ephemeral_faults(capture: ToolCapture, pod: PodDetail, level: str, context:
             )
             break
     return found
+
+
+def _most_memory(pod: PodDetail) -> int | None:
+    """What all containers of a pod may use together, ours included; None while one of them has no limit."""
+    limits = [one.resources.limits.get("memory") for one in (*pod.spec.containers, *pod.spec.init_containers)]
+    try:
+        return sum(int(parse_quantity(str(one))) for one in limits) if None not in limits else None
+    except ValueError:
+        return None
 
 
 def _volume(capture: ToolCapture, pod: PodDetail, level: str) -> str | Refused:
