@@ -1,7 +1,9 @@
 """Leaves by HTTP on loopback: for whoever knows the key, and no way to keep others from them."""
 
+import contextlib
 import http.client
 import os
+import select
 import socket
 import threading
 import time
@@ -129,6 +131,16 @@ def test_a_head_that_does_not_come_is_not_waited_for(outputs: Outputs, monkeypat
         silent.sendall(b"GET /")
         silent.settimeout(5)
         assert silent.recv(1) == b""
+
+
+def test_a_head_that_trickles_keeps_nobody_away_for_longer(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", outputs.port)) as slow:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while not select.select([slow], [], [], 0.05)[0]:
+                assert time.monotonic() - began < 2
+                slow.sendall(b"x")
 
 
 def test_nothing_is_served_before_the_tool_has_ended(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import hmac
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 
 from toe_async.agent.folders import open_file
@@ -20,6 +21,7 @@ from toe_async.agent.protocol import Leaf
 FETCHED = ".fetched"
 MOST_CONNECTIONS = 4
 HEAD_SECONDS = 10.0
+"""For all of a request."""
 SILENCE_SECONDS = 30.0
 """How long a reader may take nothing."""
 
@@ -76,7 +78,6 @@ class LeafServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with contextlib.suppress(OSError):
-                connection.settimeout(HEAD_SECONDS)
                 self._answer(connection, _target(_head(connection)))
         finally:
             with self._lock:
@@ -110,8 +111,9 @@ class LeafServer:
 
 
 def _head(connection: socket.socket) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < _LONGEST_HEAD:
+    head, until = b"", time.monotonic() + HEAD_SECONDS
+    while b"\r\n\r\n" not in head and len(head) < _LONGEST_HEAD and (left := until - time.monotonic()) > 0:
+        connection.settimeout(left)
         piece = connection.recv(_LONGEST_HEAD - len(head))
         if not piece:
             break

@@ -31,6 +31,10 @@ _TOKEN_PAUSE_SECONDS: Final = 1.0
 """Between two tokens, however often a container asks."""
 _REFUSED_SECONDS: Final = 10.0
 """No sooner is a token replaced: whatever a container asks, it costs the API server no more than this."""
+_BURST_BYTES: Final = 1 << 20
+_PAUSE_SECONDS: Final = 0.5
+"""After each burst: a container that floods us gets no more of our time than this."""
+_BETWEEN_LOGS_SECONDS: Final = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
 _HEALTHY_SECONDS: Final = 60.0
 _log = log.get("capture.conversation")
@@ -66,6 +70,7 @@ class Conversation:
         self._cancel = self._discard = self._refused = self._repeat_orders = False
         self._token_at = self._made_at = float("inf")
         self._repeat_at, self._sent_at = 0.0, float("-inf")
+        self._log_at = float("-inf")
         self.waits_for_orders = False
         """Whether it said that it has none."""
         self.phase = ""
@@ -153,8 +158,12 @@ class Conversation:
     # -- in -----------------------------------------------------------------------------------------------------------
 
     async def _read(self, stream: Attached) -> None:
-        events = Events(self._id)
+        events, since_pause = Events(self._id), 0
         async for channel, chunk in stream:
+            since_pause += len(chunk)
+            if since_pause > _BURST_BYTES:
+                since_pause = 0
+                await asyncio.sleep(_PAUSE_SECONDS)
             if channel != STDOUT:
                 continue
             for event in events.feed(chunk):
@@ -178,7 +187,9 @@ class Conversation:
                 self._token_at = min(self._token_at, max(self._clock.monotonic(), self._sent_at + _TOKEN_PAUSE_SECONDS))
                 self._wake.set()
             case toolevents.Refused():
-                _log.info("a tool refuses a message", captureID=self._id, why=event.message[:200])
+                if (now := self._clock.monotonic()) >= self._log_at:
+                    self._log_at = now + _BETWEEN_LOGS_SECONDS
+                    _log.info("a tool refuses a message", captureID=self._id, why=event.message[:200])
             case ToolResult():
                 self.result = event
         self._told()

@@ -45,6 +45,7 @@ CANCEL_SECONDS: Final = 100.0
 """How long a tool that is told to end may take: its grace, what it stores of what it has, and some for the way."""
 EXTRA_SECONDS: Final = 120.0
 _AGENT_POLL_SECONDS: Final = 5.0
+_BETWEEN_LOOKS_SECONDS: Final = 0.25
 _LAST_ASK_SECONDS: Final = 20.0
 _STATES: Final = {
     "warmup": TargetState.RUNNING,
@@ -99,6 +100,7 @@ class Attempt:
         self._cancelled: Fault | None = None
         self._cancelled_at = 0.0
         self._discard = False
+        self._looked_at = float("-inf")
         self._progress = Progress(state=TargetState.STARTING)
         self._vessel = vessel_of(capture, parts.settings.agents_namespace, agent=False)
         self._vessel_uid = ""
@@ -389,6 +391,7 @@ class Attempt:
     async def _look(self, seconds: float = 0.0) -> Look | None:
         """The tool's container now; None when its pod is gone. Troubles that pass are waited for."""
         pod = await self._patiently(self._vessel.namespace, self._vessel.pod, seconds)
+        self._looked_at = self._parts.clock.monotonic()
         if pod is None or not is_ours(self._capture, self._vessel, pod):
             return None
         self._vessel_uid = pod.metadata.uid
@@ -412,6 +415,9 @@ class Attempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(LEAST_WAIT_SECONDS, min(seconds, poll))):
                 await self._changed.wait()
+        # Each look asks the API server, and a container may say as much as it likes.
+        if (early := self._looked_at + _BETWEEN_LOOKS_SECONDS - self._parts.clock.monotonic()) > 0:
+            await asyncio.sleep(early)
         self._changed.clear()
 
     def _check_cancelled(self) -> None:
