@@ -276,9 +276,11 @@ async def test_waiting_says_why_nothing_begins_and_answers_in_the_form_that_is_a
 async def test_approved_tools_are_listed_with_what_this_user_may(cluster: Cluster) -> None:
     await cluster.approve("tcpdump", allowedNamespaces=["elsewhere"], description="packets", maxDuration="1h")
     await cluster.approve("sysreport", sensitivity="low")
+    await cluster.approve("broken", allowedNamespaces=["team-["])
     where = ("--operator-namespace", cluster.server.namespace, "-n", cluster.server.namespace)
     listed = await (await cluster.plugin()).run("tools", *where)
     assert [line.split()[:6] for line in listed.lines[1:]] == [
+        ["broken", "Unknown", "yes", "no", "moderate", "24h"],
         ["sysreport", "Unknown", "yes", "yes", "low", "24h"],
         ["tcpdump", "Unknown", "yes", "no", "moderate", "1h"],
     ]
