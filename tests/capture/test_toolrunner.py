@@ -298,6 +298,14 @@ async def test_whatever_the_container_writes_it_is_not_believed(here: World, ope
     assert (ended.state, ended.bytes) == (TargetState.COMPLETED, len(BODY))
 
 
+async def test_no_more_is_fetched_than_the_orders_allow(here: World, operator: Operator) -> None:
+    """What a container says of its leaves takes no room from the captures of others."""
+    leaf = {"name": "probe.out", "size": (1 << 30) + 1, "sha256": SHA, "state": "kept"}
+    here.script.result = {"leaves": [leaf]}
+    ended = await operator.outcome(capture("s3"))
+    assert (ended.state, ended.reason, here.fetches) == (TargetState.FAILED, Reason.TOO_LARGE, 0)
+
+
 async def test_a_container_that_floods_is_read_slowly_and_costs_the_api_server_little(
     here: World, operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:

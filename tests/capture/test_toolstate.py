@@ -150,6 +150,13 @@ def test_events_are_read_wherever_they_are_cut(size: int) -> None:
         {"leaves": [{"name": "x", "size": 1, "sha256": "", "state": "kept"}]},
         {"leaves": [{"name": "x", "size": 1, "sha256": SHA, "state": "stored"}] * 257},
         {"leaves": "many"},
+        {"leaves": [{"name": "x", "size": 1, "sha256": SHA, "state": "stored", "uri": "/" * 1601}]},
+        {"leaves": [{"name": "x", "size": 1, "sha256": SHA, "state": "stored", "uri": "/\x1b[2J"}]},
+        {"leaves": [{"name": "x", "size": 1 << 50, "sha256": SHA, "state": "stored"}]},
+        {"leaves": [{"name": "x\n", "size": 1, "sha256": SHA, "state": "stored"}]},
+        {"reason": "Word\n"},
+        {"exit_code": 1 << 40},
+        {"signal": -1},
         {"outcome": 7},
     ],
 )

@@ -332,7 +332,7 @@ class Attempt:
             self._fetching = Fetching(
                 self._capture,
                 self._vessel,
-                self._orders.fetch_key,
+                self._orders,
                 kube=self._parts.kube,
                 deliveries=self._parts.deliveries,
                 clock=clock,

@@ -16,9 +16,12 @@ from toe_async.kube.errors import clip
 MOST_LEAVES: Final = 256
 _LONGEST_MESSAGE: Final = 400
 
-_Size = Annotated[int, Meta(ge=0, lt=1 << 53)]
-_Word = Annotated[str, Meta(pattern=r"^[A-Za-z]{0,40}$")]
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+# Whatever passes here can be written into a status, also as the sum over all leaves of all targets.
+_Size = Annotated[int, Meta(ge=0, lt=1 << 44)]
+_Code = Annotated[int, Meta(ge=0, lt=256)]
+_Uri = Annotated[str, Meta(max_length=1600, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+_Word = Annotated[str, Meta(pattern=r"^[A-Za-z]{0,40}\Z")]
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
 
 
 class ToolLeaf(Struct, frozen=True, kw_only=True):
@@ -26,9 +29,9 @@ class ToolLeaf(Struct, frozen=True, kw_only=True):
 
     name: _Name
     size: _Size
-    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     state: str
-    uri: Annotated[str, Meta(max_length=4096)] = ""
+    uri: _Uri = ""
 
     def __post_init__(self) -> None:
         if not self.sha256 and self.state != "lost":
@@ -42,8 +45,8 @@ class ToolResult(Struct, frozen=True, kw_only=True):
     outcome: str
     reason: _Word = ""
     message: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: _Code | None = None
+    signal: _Code | None = None
     size: _Size = 0
     leaves: Annotated[tuple[ToolLeaf, ...], Meta(max_length=MOST_LEAVES)] = ()
     more_leaves: _Size = 0

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
+from toe_async.agent.protocol import Orders
 from toe_async.agent.serving import FETCHED
 from toe_async.apis.captures import NotStored, Receipt
 from toe_async.apis.powertool import StoredArtifact
@@ -28,12 +29,12 @@ Delivered = tuple[tuple[str, StoredArtifact], ...]
 
 
 class Fetching:
-    """The leaves of one capture, in the container of `vessel` and under the orders' `key`."""
+    """The leaves of one capture, in the container of `vessel`, by the orders that it has."""
 
     def __init__(
-        self, capture: ToolCapture, vessel: Vessel, key: str, *, kube: Kube, deliveries: Deliveries, clock: Clock
+        self, capture: ToolCapture, vessel: Vessel, orders: Orders, *, kube: Kube, deliveries: Deliveries, clock: Clock
     ) -> None:
-        self._capture, self._vessel, self._key = capture, vessel, key
+        self._capture, self._vessel, self._key, self._max_bytes = capture, vessel, orders.fetch_key, orders.max_bytes
         self._kube, self._deliveries, self._clock = kube, deliveries, clock
         self._port = 0
 
@@ -43,6 +44,9 @@ class Fetching:
         `ended` tells that the container has: then the spool is the only place where a leaf may still be.
         """
         self._port = result.port
+        size = sum(leaf.size for leaf in result.leaves if leaf.state == "kept")
+        if size > self._max_bytes:  # the spool is everybody's
+            return (), Fault(Reason.TOO_LARGE, f"the tool keeps {size} bytes, and may keep {self._max_bytes}")
         delivered: list[tuple[str, StoredArtifact]] = []
         for leaf in result.leaves:
             if leaf.state != "kept":
