@@ -604,6 +604,48 @@ async def test_what_was_collected_before_a_cancel_is_fetched_though_the_connecti
     assert here.ledger["attach"] > 1
 
 
+async def test_a_tool_that_an_earlier_operator_left_is_told_to_end(here: World) -> None:
+    """The run was deleted while nobody led: the next operator takes the attempt up and cancels it in one go (PT18)."""
+    wanted, first, second = capture(), Operator(here), Operator(here)
+    here.script.seconds = 3600.0
+    first.start(wanted)
+    await asyncio.sleep(5)
+    await first.die()
+    second.start(wanted)
+    second.runner.cancel(wanted.id, Reason.CANCELLED, "deleted")
+    ended = await second.outcome(wanted)
+    assert (ended.state, ended.message, len(ended.artifacts)) == (TargetState.CANCELLED, "deleted", 1)
+    assert (here.container.state, here.container.cancelled) == ("ended", True)
+    await second.die()
+
+
+async def test_what_a_cancelled_run_keeps_is_fetched_by_the_next_operator(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He has to cancel it as well, and must not end the keeping by that."""
+    wanted, first, second = capture("s3"), Operator(here), Operator(here)
+
+    @contextlib.asynccontextmanager
+    async def stuck(*args: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        await asyncio.Event().wait()
+        async with here.get(*args) as chunks:
+            yield chunks
+
+    with monkeypatch.context() as broken:
+        broken.setattr(here, "get", stuck)
+        first.start(wanted)
+        await asyncio.sleep(5)
+        first.runner.cancel(wanted.id, Reason.CANCELLED, "enough")
+        await asyncio.sleep(5)
+        assert here.container.phase == "keeping"
+        await first.die()
+    second.start(wanted)
+    second.runner.cancel(wanted.id, Reason.CANCELLED, "enough")
+    ended = await second.outcome(wanted)
+    assert (ended.state, len(ended.artifacts), here.container.cancels) == (TargetState.CANCELLED, 1, 1)
+    await second.die()
+
+
 @pytest.mark.parametrize("before", [False, True])
 async def test_a_run_that_nobody_will_read_keeps_nothing(here: World, operator: Operator, before: bool) -> None:
     """Its object is gone, whether it was cancelled before or not: the container ends at once."""

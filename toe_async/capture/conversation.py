@@ -31,6 +31,8 @@ _TOKEN_PAUSE_SECONDS: Final = 1.0
 """Between two tokens, however often a container asks."""
 _REFUSED_SECONDS: Final = 10.0
 """No sooner is a token replaced: whatever a container asks, it costs the API server no more than this."""
+_PHASE_SECONDS: Final = 5.0
+"""How long a cancel waits for a supervisor's first word of where it stands."""
 _BURST_BYTES: Final = 1 << 20
 _PAUSE_SECONDS: Final = 0.5
 """After each burst: a container that floods us gets no more of our time than this."""
@@ -119,13 +121,14 @@ class Conversation:
         said: set[bool] = set()
         self._repeat_orders = self._orders is not None
         beat_at = self._clock.monotonic()
+        unsure_until = beat_at + _PHASE_SECONDS
         while True:
             self._wake.clear()
-            if self._repeat_orders and self._orders is not None and not self._cancel:
+            if self._repeat_orders and self._orders is not None and (not self._cancel or self.phase == "keeping"):
                 self._repeat_orders = False
                 self._repeat_at = self._clock.monotonic() + HEARTBEAT_SECONDS
                 await stream.send(orders_message(self._orders))
-            if self._cancel and self._discard not in said and (self._discard or self.result is None):
+            if self._cancel and self._discard not in said and self._may_cancel(unsure_until):
                 said.add(self._discard)
                 await stream.send(message("cancel", capture=self._id, discard=self._discard))
             if self._clock.monotonic() >= self._token_at:
@@ -135,9 +138,17 @@ class Conversation:
                 await stream.send(message("heartbeat", capture=self._id))
             with contextlib.suppress(TimeoutError):
                 # Rounding may leave a wait too short for the clock to show that it passed.
-                wait = min(beat_at, self._token_at) - self._clock.monotonic()
+                at = min(beat_at, self._token_at, *([unsure_until] if self._unsure(unsure_until) else []))
+                wait = at - self._clock.monotonic()
                 async with asyncio.timeout(max(wait, LEAST_WAIT_SECONDS)):
                     await self._wake.wait()
+
+    def _may_cancel(self, unsure_until: float) -> bool:
+        """Whether a cancel would end the tool and not the keeping of what another operator's cancel has left."""
+        return self._discard or not (self.result is not None or self.phase == "keeping" or self._unsure(unsure_until))
+
+    def _unsure(self, until: float) -> bool:
+        return self._cancel and not self.phase and self._clock.monotonic() < until
 
     async def _send_token(self, stream: Attached) -> None:
         if self._token is None:
@@ -177,6 +188,8 @@ class Conversation:
                 self.waits_for_orders &= event.digest != self._digest
             case toolevents.State():
                 self.phase, self.bytes = event.phase, event.bytes
+                if self._cancel:
+                    self._wake.set()
                 self.waits_for_orders = event.phase == "waiting"
                 if event.phase == "keeping" and self.result is None and self._clock.monotonic() >= self._repeat_at:
                     self._repeat_orders = True  # the result came while nobody listened, and comes again

@@ -170,7 +170,8 @@ class Attempt:
             seen = await self._look() or seen
         self.found = seen.phase != "absent"
         fitting = None if self.found else _fitting(capture, pod, namespace)
-        self._check_cancelled()
+        if not self.found:  # a container that is there has to be told
+            self._check_cancelled()
         if ticket is not None and self.found:
             await self._ask()  # it was registered then; a collector that is away now ends nothing
         elif ticket is not None:
