@@ -223,6 +223,26 @@ async def test_a_withdrawn_grant_stops_what_runs_there_within_ten_seconds() -> N
 
 
 @pytest.mark.looptime
+async def test_an_expression_finds_only_namespaces_that_grant_it_and_only_while_they_do() -> None:
+    """H22: the others are nobody's business, so that they are left out without a word."""
+    rig = rig_with(seconds=3600)
+    rig.api.create("namespaces", "", {"metadata": {"name": "other-2"}})
+    rig.api.change("namespaces", "", "other", {"metadata": {"annotations": {GRANT: "sh*"}}})
+    for namespace in ("other", "other-2"):
+        rig.pod("web-9", namespace=namespace)
+    targets = {"labelSelector": {"matchLabels": {"app": "web"}}, "namespaceSelector": {"matchRegex": "other.*"}}
+    async with rig.process() as process:
+        rig.tool(targets=targets, tool={"name": "dump", "duration": "1h"})
+        await until(lambda: rig.read().status.running_pods == 1)
+        assert [row.namespace for row in rig.read().status.targets] == ["other"]
+        assert reason_of(rig, "Accepted") == "Accepted"
+        rig.api.change("namespaces", "", "other", {"metadata": {"annotations": {GRANT: None}}})
+        await until(lambda: not process.runner.running, 10)
+        await until(lambda: is_over(rig), 10)
+        assert [row.reason for row in rig.read().status.targets] == ["NamespaceNotGranted"]
+
+
+@pytest.mark.looptime
 async def test_a_namespace_that_grants_nothing_gets_no_tool_until_it_does() -> None:
     """The refusal waits for the annotation, and the annotation wakes it."""
     rig = rig_with()
