@@ -351,6 +351,7 @@ def test_a_run_that_is_cancelled_before_it_begins_is_over() -> None:
     decided = plan(paused)
     assert (decided.status.phase, decided.starts) == (Phase.PENDING, ())
     assert condition(decided.status, "Running").reason == "Cancelled"
+    assert "no run begins before it is taken away" in condition(decided.status, "Running").message
     assert len(plan(replace(paused, tool=tool(hourly))).starts) == 3
 
 

@@ -71,7 +71,7 @@ def _begun(seen: Observed, refusal: Refused | None) -> Work:
     old, tool = seen.tool.status, seen.tool
     if (why := cancelled(seen)) is not None:
         if tool.spec.schedule or tool.metadata.deletion_timestamp is not None:
-            return Work(old, (), held=why)
+            return Work(old, (), held=Refused(why.reason, f"{why.message}; no run begins before it is taken away"))
         moment = _moment(seen)
         return Work(replace(old, started_at=moment, finished_at=moment, last_error=why.message), (), held=why)
     if refusal is not None or not seen.known or seen.config is None or seen.pods_problem is not None:
