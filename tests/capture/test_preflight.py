@@ -154,6 +154,28 @@ def test_a_pod_of_its_own_on_the_node_needs_the_namespaces_word(level: str, labe
         assert "profilepod.io/node-agent=true" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("security", "host_network", "label", "fits"),
+    [
+        ({"capabilities": {"add": ["NET_ADMIN"]}}, True, "", False),
+        ({"capabilities": {"add": ["CAP_NET_ADMIN"]}}, True, "false", False),
+        ({"allowPrivileged": True}, True, "", False),
+        ({"capabilities": {"add": ["NET_ADMIN"]}}, True, "true", True),
+        ({"capabilities": {"add": ["NET_ADMIN"]}}, False, "", True),
+        ({"capabilities": {"add": ["SYS_PTRACE"]}}, True, "", True),
+    ],
+)
+def test_the_nodes_network_is_only_changed_with_the_namespaces_word(
+    security: dict[str, Any], host_network: bool, label: str, fits: bool
+) -> None:
+    labels = {"profilepod.io/node-agent": label} if label else {}
+    changed: dict[str, Any] = {"hostNetwork": host_network}
+    wanted = capture(tool=tool(securityContext=security), spec=spec())
+    found = preflight(wanted, pod(**changed), namespace("privileged", **labels))
+    assert isinstance(found, Fitting) is fits
+    assert fits or _reasons(found) == [Reason.HOST_NETWORK_REFUSED]
+
+
 def test_a_pod_of_its_own_has_no_claim_of_the_target() -> None:
     wanted = capture(tool=tool(securityContext=HOST_PID), spec=spec(output=PVC))
     assert _reasons(preflight(wanted, pod(volumes=CLAIM), None)) == [Reason.INVALID_SPEC]

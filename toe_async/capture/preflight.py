@@ -13,7 +13,7 @@ from toe_async.apis.powertool import OutputMode
 from toe_async.apis.powertoolconfig import PowerToolConfigSpec
 from toe_async.apis.reasons import Reason
 from toe_async.capture.refusals import Refused
-from toe_async.capture.security import LEVEL_LABEL, chosen, level_faults, security_context
+from toe_async.capture.security import LEVEL_LABEL, chosen, level_faults, normal, security_context
 from toe_async.capture.toolrun import ToolCapture
 from toe_async.capture.vessels import container_name
 from toe_async.lib.quantities import format_bytes, parse_quantity
@@ -62,6 +62,7 @@ def preflight(capture: ToolCapture, pod: PodDetail, namespace: NamespaceObject |
         found += _agent_faults(capture, namespace, level)
     else:
         found += _ephemeral_faults(capture, pod, level, context)
+        found += _host_network_faults(capture, pod, namespace, context)
     if capture.spec.output.mode == "pvc":
         held = _volume(capture, pod, level)
         if isinstance(held, Refused):
@@ -101,6 +102,26 @@ def _agent_faults(capture: ToolCapture, namespace: NamespaceObject | None, level
             Reason.POD_SECURITY_DENIED,
             f"tool {capture.tool.name} needs a pod on the node that sees all processes; namespace "
             f"{capture.target.namespace} ({level}) must allow it by the label {NODE_AGENT_LABEL}=true",
+        )
+    ]
+
+
+def _host_network_faults(
+    capture: ToolCapture, pod: PodDetail, namespace: NamespaceObject | None, context: dict[str, Any]
+) -> list[Refused]:
+    """A tool beside a pod with the node's network would change the network of everybody on that node."""
+    added = {normal(one) for one in (context.get("capabilities") or {}).get("add") or ()}
+    powerful = "NET_ADMIN" in added or bool(context.get("privileged"))
+    allowed = namespace is not None and namespace.labels.get(NODE_AGENT_LABEL) == "true"
+    if not pod.spec.host_network or not powerful or allowed:
+        return []
+    target = capture.target
+    return [
+        Refused(
+            Reason.HOST_NETWORK_REFUSED,
+            f"pod {target.namespace}/{target.pod} uses the node's network, which tool {capture.tool.name} could change "
+            f"for the whole node; choose a pod with a network of its own, or label namespace {target.namespace} with "
+            f"{NODE_AGENT_LABEL}=true",
         )
     ]
 
