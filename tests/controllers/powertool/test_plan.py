@@ -159,6 +159,13 @@ REFUSALS = [
         id="path",
     ),
     pytest.param({}, {"output": {"mode": "collector", "rollingInterval": "x"}}, "InvalidSpec", "rolling", id="rolling"),
+    pytest.param(
+        {},
+        {"tool": {"name": "dump", "duration": "1h"}, "output": {"mode": "collector", "rollingInterval": "10s"}},
+        "InvalidSpec",
+        "more than 150 files; give 24s or more",
+        id="many segments",
+    ),
     pytest.param({}, {"failurePolicy": {"backoff": {"multiplier": "0.5"}}}, "InvalidSpec", "multiplier", id="small"),
     pytest.param({}, {"failurePolicy": {"backoff": {"multiplier": "two"}}}, "InvalidSpec", "'two'", id="no number"),
     pytest.param({}, {"failurePolicy": {"backoff": {"initial": "1"}}}, "InvalidSpec", "backoff.initial", id="initial"),

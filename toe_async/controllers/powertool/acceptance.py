@@ -4,6 +4,7 @@ A refused PowerTool is not over: it waits, and begins once the cause is gone. Wh
 has not begun; only the withdrawal of a permission (`stops`) also ends what runs.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -21,6 +22,8 @@ from toe_async.lib.durations import format_duration, parse_duration
 
 LONGEST_RUN = timedelta(hours=24)
 """A tool's duration and warm-up, where its configuration names no `maxDuration`."""
+MOST_SEGMENTS = 150
+"""Of one run with a rolling interval: one run may leave 200 files, and the tool has others."""
 _LONGEST_REGEX = 256
 _LONGEST_WHY = 200
 
@@ -146,6 +149,7 @@ def spec_faults(spec: PowerToolSpec) -> Iterator[str]:
         yield from _duration("spec.tool.warmup", spec.tool.warmup)
     if spec.output.rolling_interval:
         yield from _duration("spec.output.rollingInterval", spec.output.rolling_interval, timedelta(0))
+        yield from _caught("spec.output.rollingInterval", lambda: _checked_rolling(spec))
     yield from _output(spec.output)
     backoff = spec.failure_policy.backoff
     yield from _duration("spec.failurePolicy.backoff.initial", backoff.initial)
@@ -168,6 +172,17 @@ def multiplier(text: str) -> Decimal:
 
 def _checked_selector(spec: PowerToolSpec) -> Selector:
     return Selector.of(spec.targets.label_selector.match_labels, spec.targets.label_selector.match_expressions)
+
+
+def _checked_rolling(spec: PowerToolSpec) -> None:
+    """What a run leaves beyond so many files would be lost at its end."""
+    duration, interval = parse_duration(spec.tool.duration), parse_duration(spec.output.rolling_interval)
+    if interval > timedelta(0) and duration > MOST_SEGMENTS * interval:
+        least = timedelta(seconds=math.ceil(duration.total_seconds() / MOST_SEGMENTS))
+        raise ValueError(
+            f"{spec.output.rolling_interval} cuts {spec.tool.duration} into more than {MOST_SEGMENTS} files; give "
+            f"{format_duration(least)} or more"
+        )
 
 
 def _caught(field: str, read: Callable[[], object]) -> Iterator[str]:
