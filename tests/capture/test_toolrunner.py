@@ -215,6 +215,23 @@ async def test_lost_connections_are_made_again(here: World, operator: Operator) 
     assert here.ledger["attach"] >= 4
 
 
+async def test_a_fault_of_our_own_does_not_end_the_talking(
+    here: World, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without heartbeats and tokens the tool would end, or its output be lost."""
+    attach, failed = here.attach, list[str]()
+
+    def faulty(*where: str) -> Any:
+        if len(failed) < 2:
+            failed.append("")
+            raise LookupError("a mistake")
+        return attach(*where)
+
+    monkeypatch.setattr(here, "attach", faulty)
+    ended = await operator.outcome(capture())
+    assert (ended.state, len(ended.artifacts), len(failed)) == (TargetState.COMPLETED, 1, 2)
+
+
 async def test_a_kept_result_that_nobody_heard_is_asked_for_again(here: World, operator: Operator) -> None:
     """The connection was away when it was said."""
     wanted = capture("ephemeral")

@@ -101,6 +101,9 @@ class Conversation:
             except KubeError as error:
                 self.trouble = str(error)
                 _log.info("the connection to a tool is lost", captureID=self._id, why=self.trouble)
+            except Exception as error:  # noqa: BLE001 -- a fault of ours must not leave the tool without its heartbeat
+                self.trouble = f"internal error {type(error).__name__}"
+                _log.error("talking to a tool met an error that it does not know", captureID=self._id, why=self.trouble)
             if self._clock.monotonic() - began > _HEALTHY_SECONDS:
                 backoff.reset()
             self._told()
