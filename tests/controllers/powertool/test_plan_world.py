@@ -179,6 +179,7 @@ def test_every_history_settles_and_breaks_no_rule() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_every_history_settles_in_many_more_worlds() -> None:
     """The same with time to look."""
     run_state_machine_as_test(
