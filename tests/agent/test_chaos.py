@@ -279,6 +279,27 @@ def test_a_file_system_is_filled_as_far_as_asked_and_freed(end: signal.Signals, 
 
 
 @needs_root
+def test_a_target_s_own_file_system_is_known_as_the_target_has_it() -> None:
+    """A memory volume that only the target has mounted is none of the node's."""
+    program = (
+        "import subprocess, os, time; os.makedirs('/tmp/toe-own', exist_ok=True); "
+        "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', '/tmp/toe-own'], check=True); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    argv = ["unshare", "--mount", sys.executable, "-c", program]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as target:
+        try:
+            assert target.stdout is not None
+            target.stdout.readline()
+            root = f"/proc/{target.pid}/root"
+            with _tool("--root", root, "storage", "50", "/tmp/toe-own") as tool:
+                assert tool.event("filled")["bytes"] == pytest.approx(8 << 20, abs=1 << 20)
+                assert _used(Path(root, "tmp/toe-own")) == pytest.approx(50, abs=1)
+        finally:
+            target.kill()
+
+
+@needs_root
 def test_a_file_system_that_is_as_full_already_is_an_error(small_disk: Path) -> None:
     (small_disk / "held").write_bytes(bytes(10 << 20))
     with _tool("storage", "50", str(small_disk)) as tool:

@@ -52,7 +52,8 @@ RESTRICTED: Object = {
 
 def pod(name: str, image: str, *, command: list[str] | None = None, args: tuple[str, ...] = ()) -> Object:
     """A pod of one container that Pod Security allows anywhere, at a third of a core."""
-    made = container("main", image, args, cpu="300m", memory="192Mi")
+    made = container("main", image, args, cpu="300m", memory="256Mi")
+    made["resources"]["requests"] = {"cpu": "10m", "memory": "32Mi"}  # three namespaces of them fit on two nodes
     made |= {"securityContext": RESTRICTED, **({"command": command} if command else {})}
     return {
         "apiVersion": "v1",
@@ -303,5 +304,6 @@ def test_the_recorder_costs_less_than_one_per_cent_of_a_core(shipped: Kube, priv
 
     until("the recorder has run", seen, seconds=120, every=2)
     finished(shipped, privileged, "cost")
-    (started,) = [key for key in used if "last" not in key]
-    assert used[f"{started} last"] - used[started] <= 40, used  # ticks of 10 ms in 40 s, start and end excepted
+    spent = sum(used[f"{key} last"] - first for key, first in used.items() if "last" not in key)
+    assert used
+    assert spent <= 40, used  # ticks of 10 ms in 40 s, start and end excepted

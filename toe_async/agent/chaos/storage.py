@@ -31,15 +31,19 @@ class Fill(Effect):
         try:
             shared = self._shared(folder)
             percent = min(self._percent, SHARED_PERCENT) if shared else self._percent
-            to_take = self._missing(folder, percent, shared)
+            to_take, may_take = self._missing(folder, percent, shared)
             if to_take <= 0:
                 raise ChaosError(f"the file system of {self._path} is at {percent} per cent already")
+            if may_take <= 0:
+                raise ChaosError(
+                    f"the file system of {self._path} is the node's too, and less than {LEAST_FREE >> 20} MiB are free"
+                )
             self._file = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=folder)
         except OSError as error:
             raise ChaosError(f"{self._path} of the target cannot be written: {error.strerror}") from error
         finally:
             os.close(folder)
-        self._take(to_take)
+        self._take(min(to_take, may_take))
         tell("filled", path=self._path, bytes=self._size, percent=percent, shared=shared)
 
     def end(self) -> None:
@@ -64,14 +68,29 @@ class Fill(Effect):
 
     def _shared(self, folder: int) -> bool:
         """Whether the node's own disk is behind it: the container's root is, a memory or network volume is not."""
-        root = os.stat(self._root or "/")
-        return os.fstat(folder).st_dev == root.st_dev or _kind(os.fstat(folder).st_dev) not in {"tmpfs", "nfs", "nfs4"}
+        root, device = os.stat(self._root or "/"), os.fstat(folder).st_dev
+        return device == root.st_dev or self._kind(device) not in {"tmpfs", "nfs", "nfs4"}
 
-    def _missing(self, folder: int, percent: int, shared: bool) -> int:
+    def _kind(self, device: int) -> str:
+        """The type of the file system on a device, as the target has it mounted; empty where that is not told."""
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        process = os.path.dirname(self._root) if self._root.startswith("/proc/") else "/proc/self"
+        try:
+            with open(f"{process}/mountinfo") as file:
+                for line in file:
+                    fields = line.split()
+                    if fields[2] == wanted:
+                        return fields[fields.index("-") + 1]
+        except (OSError, ValueError, IndexError):
+            pass
+        return ""
+
+    def _missing(self, folder: int, percent: int, shared: bool) -> tuple[int, int]:
+        """Bytes up to the percentage, and how many of them may be taken."""
         held = os.fstatvfs(folder)
         size, free = held.f_blocks * held.f_frsize, held.f_bavail * held.f_frsize
         used = size - held.f_bfree * held.f_frsize
-        return min(size * percent // 100 - used, free - (LEAST_FREE if shared else 0))
+        return size * percent // 100 - used, free - (LEAST_FREE if shared else 0)
 
     def _take(self, size: int) -> None:
         assert self._file is not None
@@ -84,17 +103,3 @@ class Fill(Effect):
                     return  # a quota below the file system's size: that is as full as it gets
                 raise ChaosError(f"{self._path} of the target cannot be filled: {error.strerror}") from error
             self._size += step
-
-
-def _kind(device: int) -> str:
-    """The type of the file system on a device, from our own view of the mounts."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo") as file:
-            for line in file:
-                fields = line.split()
-                if fields[2] == wanted:
-                    return fields[fields.index("-") + 1]
-    except (OSError, ValueError, IndexError):
-        pass
-    return ""
