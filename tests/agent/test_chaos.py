@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,6 +370,7 @@ print(json.dumps([before, during, after, tables]))
 
 
 @needs_root
+@pytest.mark.skipif(not (shutil.which("nft") and shutil.which("ip")), reason="needs the programs nft and ip")
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["group", "tool alone"])
 @pytest.mark.parametrize("end", ENDS)
