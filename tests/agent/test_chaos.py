@@ -428,3 +428,22 @@ def test_wrong_words_end_with_usage_and_code_two() -> None:
         code, said = tool.result()
         assert code == 2
         assert "memory pressure MIB" in said
+
+
+@needs_root
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("effect", ["suspend", "storage", "memory"])
+def test_whenever_the_tool_is_killed_its_target_is_as_before(effect: str, small_disk: Path) -> None:
+    """Twenty instants from its first moment on, each of the three signals in turn."""
+    words = {
+        "suspend": ("suspend", "30", "1"),
+        "storage": ("storage", "75", str(small_disk)),
+        "memory": ("memory", "pressure", "16", "spike"),
+    }[effect]
+    for point in range(20):
+        with _target(THREADS) as target, _tool(*words, target=target.pid) as tool:
+            time.sleep(point * 0.02)
+            tool.end(ENDS[point % len(ENDS)])
+            assert _until(lambda pid=target.pid: not _states(pid) & {"t", "T"})  # type: ignore[misc]
+            assert _until(lambda: _used(small_disk) < 1)
