@@ -280,12 +280,12 @@ def test_a_file_system_is_filled_as_far_as_asked_and_freed(end: signal.Signals, 
 
 
 @needs_root
-def test_a_target_s_own_file_system_is_known_as_the_target_has_it() -> None:
+def test_a_target_s_own_file_system_is_known_as_the_target_has_it(tmp_path: Path) -> None:
     """A memory volume that only the target has mounted is none of the node's."""
     program = (
-        "import subprocess, os, time; os.makedirs('/tmp/toe-own', exist_ok=True); "
-        "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', '/tmp/toe-own'], check=True); "
-        "print('up', flush=True); time.sleep(60)"
+        "import subprocess, time; "
+        f"subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', {str(tmp_path)!r}], "
+        "check=True); print('up', flush=True); time.sleep(60)"
     )
     argv = ["unshare", "--mount", sys.executable, "-c", program]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as target:
@@ -293,9 +293,9 @@ def test_a_target_s_own_file_system_is_known_as_the_target_has_it() -> None:
             assert target.stdout is not None
             target.stdout.readline()
             root = f"/proc/{target.pid}/root"
-            with _tool("--root", root, "storage", "50", "/tmp/toe-own") as tool:
+            with _tool("--root", root, "storage", "50", str(tmp_path)) as tool:
                 assert tool.event("filled")["bytes"] == pytest.approx(8 << 20, abs=1 << 20)
-                assert _used(Path(root, "tmp/toe-own")) == pytest.approx(50, abs=1)
+                assert _used(Path(root + str(tmp_path))) == pytest.approx(50, abs=1)
         finally:
             target.kill()
 

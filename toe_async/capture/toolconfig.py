@@ -17,7 +17,6 @@ from toe_async.capture.refusals import Refused
 from toe_async.capture.security import CAPABILITIES, as_root, normal
 from toe_async.lib.durations import parse_duration
 from toe_async.lib.globs import check_glob
-from toe_async.lib.names import is_dns1123_label
 from toe_async.lib.quantities import parse_quantity
 
 # distribution/reference: optional host[:port], path components, optional tag, optional digest
@@ -44,8 +43,6 @@ def faults(config: PowerToolConfig, everyone: Iterable[PowerToolConfig], policy:
     """
     spec = config.spec
     found: list[str] = []
-    if not is_dns1123_label(spec.name):
-        found.append(f"spec.name: {spec.name[:80]!r} is no DNS-1123 label")
     same = sorted(
         o.metadata.name for o in everyone if o.spec.name == spec.name and o.metadata.name != config.metadata.name
     )
@@ -149,10 +146,5 @@ def _glob_faults(spec: PowerToolConfigSpec) -> list[str]:
         f"spec.outputs: {glob[:60]!r} leaves the tool's output folder"
         for glob in spec.outputs
         if glob.startswith("/") or ".." in glob.split("/")
-    ]
-    found += [
-        f"spec.compatibleWith: {name[:80]!r} is no tool's name"
-        for name in spec.compatible_with
-        if not is_dns1123_label(name)
     ]
     return found
