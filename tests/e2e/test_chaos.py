@@ -107,7 +107,14 @@ def test_one_service_is_out_of_reach_for_a_while(installed: Kube, scene: str) ->
     assert reached()
 
 
-@pytest.mark.parametrize("words", [("cpu", "50"), ("memory", "pressure", "40", "spike"), ("storage", "30", "/scratch")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("cpu", "50"), marks=pytest.mark.slow),
+        pytest.param(("memory", "pressure", "40", "spike"), marks=pytest.mark.slow),
+        ("storage", "30", "/scratch"),
+    ],
+)
 def test_load_comes_and_goes(installed: Kube, scene: str, words: tuple[str, ...]) -> None:
     if words[0] == "storage":
         volume = {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}

@@ -342,14 +342,34 @@ def test_a_started_spec_is_fixed_but_for_suspend(approved: Kube, shop: str) -> N
     approved("-n", shop, "delete", "powertool", "fixed")
 
 
-def test_a_schedule_runs_at_its_time_and_a_ttl_ends_it(approved: Kube, shop: str) -> None:
-    approved.apply(powertool("minutely", "look", duration="1s", schedule="* * * * *"), namespace=shop)
-    approved.apply(powertool("short-lived", "look", duration="1s", ttlSecondsAfterFinished=5), namespace=shop)
+def test_a_finished_run_goes_after_its_time_to_live(approved: Kube, shop: str) -> None:
+    approved.apply(powertool("short-lived", "look", duration="1s", ttlSecondsAfterFinished=2), namespace=shop)
     until(
         "the finished run is deleted",
         lambda: not approved.get(f"powertools.{GROUP}", "short-lived", namespace=shop),
         seconds=90,
     )
+
+
+def test_a_tool_for_the_whole_node_runs_in_a_pod_of_its_own(approved: Kube, shop: str) -> None:
+    """With allowHostPID: it finds the target among all processes of the node, and its pod is gone in the end."""
+    approved.apply(probe("on-node", securityContext={"allowHostPID": True, "runAsRoot": True}))
+    ready(approved, "on-node")
+    approved.apply(powertool("node-wide", "look", tool="on-node"), namespace=shop)
+    held = finished(approved, shop, "node-wide")
+    assert held["completedPods"] == 2
+    assert sum("found.txt" in one["uri"] for one in held["artifacts"]) == 2
+    agents = {row["toolContainer"] for row in held["targets"]}
+
+    def left() -> set[str]:
+        return agents & {pod["metadata"]["name"] for pod in approved.items("pods", namespace="toe-agents")}
+
+    until("the pods on the nodes are gone", lambda: not left(), seconds=60)
+
+
+@pytest.mark.slow
+def test_a_schedule_runs_at_its_time(approved: Kube, shop: str) -> None:
+    approved.apply(powertool("minutely", "look", duration="1s", schedule="* * * * *"), namespace=shop)
     held = wait_for(approved, shop, "minutely", "has run", lambda s: s.get("completedPods") == 2, seconds=120)
     assert held["scheduledAt"].endswith(":00Z")
     approved("-n", shop, "delete", "powertool", "minutely")

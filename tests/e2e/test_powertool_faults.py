@@ -48,7 +48,11 @@ def _kill_leader(kube: Kube) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["just created", "claimed", "container wanted", "running", "storing"],
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("just created", "claimed", "storing")),
+        "container wanted",
+        "running",
+    ],
 )
 def test_an_operator_killed_at_a_step_costs_no_second_container_and_no_artifact(
     installed: Kube, scene: str, step: str

@@ -224,7 +224,14 @@ LEAVES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+# One of each tool every time; its other ways to be asked at night.
+OFTEN = ("tcpdump", "strace", "perf", "py-spy", "jvm", "sysreport")
+_often = {next(name for name, case in CASES.items() if case.tool == tool) for tool in OFTEN}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in _often else pytest.mark.slow) for name in CASES]
+)
 def test_a_tool_leaves_what_its_own_reader_opens(
     shipped: Kube, privileged: str, artifacts: Artifacts, tmp_path: Path, name: str
 ) -> None:
@@ -256,6 +263,7 @@ def leveled(shipped: Kube, namespace: Callable[[str], str], request: pytest.Fixt
     return scene(shipped, namespace(f"tools-{level}"), level), level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", AGAINST)
 def test_a_pod_security_level_lets_a_tool_work_or_is_named_as_what_does_not(
     shipped: Kube, leveled: tuple[str, str], tool: str
@@ -278,6 +286,7 @@ def test_every_shipped_example_applies(shipped: Kube, privileged: str, example: 
     shipped("-n", privileged, "apply", "--dry-run=server", "-f", example)
 
 
+@pytest.mark.slow
 def test_the_recorder_costs_less_than_one_per_cent_of_a_core(shipped: Kube, privileged: str) -> None:
     """At one sample a second, supervisor aside; by the kernel's own count of the container's processes."""
     run = powertool("cost", "--interval", "1s", tool="sysreport", app="python", duration="40s")
