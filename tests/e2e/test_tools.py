@@ -153,7 +153,9 @@ def counts(found: Opened) -> None:
 
 
 def recording(found: Opened) -> None:
-    assert "jdk.ExecutionSample" in read_back(found, "jvm", "recording.jfr", "jfr summary /tmp/f; rm /tmp/f")
+    assert "jdk.ExecutionSample" in read_back(
+        found, "jvm", "recording.jfr", "mv /tmp/f /tmp/f.jfr && jfr summary /tmp/f.jfr; rm /tmp/f.jfr"
+    )
 
 
 def report(found: Opened) -> None:

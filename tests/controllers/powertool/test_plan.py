@@ -61,6 +61,8 @@ def test_targets_are_claimed_in_the_status_before_anything_starts() -> None:
     assert {one.attempt for one in decided.starts} == {1}
     assert all(one.claimed_at == NOW for one in decided.starts)
     assert decided.status.active_pods.keys() == {"shop/web-0", "shop/web-1", "shop/web-2"}
+    rows = {f"{row.namespace}/{row.pod}": row.tool_container for row in decided.status.targets}
+    assert rows == decided.status.active_pods
     assert condition(decided.status, "Running").message == "3 of 3 targets run"
 
 

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from toe_async.apis.meta import Condition
-from toe_async.apis.powertool import MAX_ROWS, PowerToolStatus, RunStatus
+from toe_async.apis.powertool import MAX_ROWS, PowerToolStatus, RunStatus, TargetStatus
 from toe_async.capture.vessels import container_name
 from toe_async.controllers.powertool.conditions import Outlook, how_it_ended
 from toe_async.controllers.powertool.facts import Observed
@@ -27,7 +27,7 @@ def of_run(seen: Observed, work: Work, status: PowerToolStatus, outlook: Outlook
         active_pods=_active(seen, status.run, members),
         bytes_written=status.bytes_written + sum(one.bytes for one in outcomes),
         artifacts=(*status.artifacts, *(one for held in outcomes for one in held.artifacts))[-MAX_ARTIFACTS:],
-        targets=tuple(one.row for one in members[:MAX_ROWS]),
+        targets=tuple(_row(seen, status.run, one) for one in members[:MAX_ROWS]),
         ledger=written(members),
     )
     if status.finished_at is None or status.scheduled_at is None:
@@ -47,10 +47,14 @@ def of_run(seen: Observed, work: Work, status: PowerToolStatus, outlook: Outlook
 
 def _active(seen: Observed, run: str, members: tuple[Member, ...]) -> dict[str, str]:
     claimed = [one for one in members if one.claimed and one.row.pod][:MAX_ACTIVE]
-    return {
-        f"{one.row.namespace}/{one.row.pod}": one.row.tool_container or container_name(current_id(seen.tool, run, one))
-        for one in claimed
-    }
+    return {f"{one.row.namespace}/{one.row.pod}": _row(seen, run, one).tool_container for one in claimed}
+
+
+def _row(seen: Observed, run: str, one: Member) -> TargetStatus:
+    """With the container's name from the claim on: whoever wants to look into it need not wait for the end."""
+    if one.row.tool_container or not one.claimed:
+        return one.row
+    return replace(one.row, tool_container=container_name(current_id(seen.tool, run, one)))
 
 
 def differs(old: PowerToolStatus, new: PowerToolStatus) -> bool:
