@@ -7,7 +7,7 @@ machines. Under each table stands what limits the figure now.
 import argparse
 from importlib import import_module
 
-BENCHMARKS = ("startup", "informer", "detection", "capture", "store")
+BENCHMARKS = ("startup", "informer", "detection", "capture", "store", "supervisor")
 
 
 def main() -> None:

@@ -1,17 +1,16 @@
-"""What a real API server says of good and bad ProfilingConfigs; the sentences are part of the product."""
+"""What a real API server says of good and bad objects of our kinds; the sentences are part of the product."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import yaml
+from admissioncases import FILES, STARTED_CHANGES, cases
 
 from toe_async.apis.crd import all_crds
-from toe_async.apis.kinds import BOLOMETER_CONFIGS, CRDS, PROFILING_CONFIGS, Kind
+from toe_async.apis.kinds import CRDS, POWER_TOOLS, Kind
 from toe_async.kube import requests
 from toe_async.kube.client import Client, ClientSettings, connect
 from toe_async.kube.errors import ApiError
@@ -22,11 +21,8 @@ pytestmark = [
     pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="needs a cluster: set KUBECONFIG"),
 ]
 
-CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(
-    (Path(__file__).parent / "profilingconfig_cases.yaml").read_text()
-)
 NAMESPACE = "default"
-each_kind = pytest.mark.parametrize("kind", [PROFILING_CONFIGS, BOLOMETER_CONFIGS], ids=lambda kind: kind.group)
+each_kind = pytest.mark.parametrize("kind", list(FILES), ids=lambda kind: kind.crd_name)
 
 
 async def established(client: Client, name: str) -> None:
@@ -67,7 +63,7 @@ async def offer(client: Client, kind: Kind, spec: dict[str, Any]) -> dict[str, A
 @each_kind
 async def test_good_ones_are_accepted_and_get_the_promised_defaults(client: Client, kind: Kind) -> None:
     """Upstream's manifests among them."""
-    for case in CASES["valid"]:
+    for case in cases(kind, "valid"):
         stored = await offer(client, kind, case["spec"])
         for field, value in case.get("stored", {}).items():
             assert stored[field] == value, case["name"]
@@ -77,9 +73,39 @@ async def test_good_ones_are_accepted_and_get_the_promised_defaults(client: Clie
 @each_kind
 async def test_bad_ones_are_refused_with_the_field_and_the_way_out(client: Client, kind: Kind) -> None:
     """None gets as far as the operator."""
-    for case in CASES["invalid"]:
+    for case in cases(kind, "invalid"):
         with pytest.raises(ApiError) as refusal:
             await offer(client, kind, case["spec"])
         assert case["field"] in refusal.value.message, case["name"]
         assert case["message"] in refusal.value.message, case["name"]
         assert refusal.value.status in {400, 422}, case["name"]
+
+
+async def test_a_started_run_keeps_its_spec(client: Client) -> None:
+    """The rule sits on the whole object: it sees the stored status when only the spec is written."""
+    spec = cases(POWER_TOOLS, "valid")[0]["spec"]
+    path = POWER_TOOLS.path(NAMESPACE, "a-name.of-60-characters.with-dots-in-it.abcdefghijklmnopqrstu")
+    name = path.rpartition("/")[2]
+    body = {"apiVersion": POWER_TOOLS.api_version, "kind": "PowerTool", "metadata": {"name": name}, "spec": spec}
+    collection = POWER_TOOLS.path(NAMESPACE)
+
+    async def patch(change: dict[str, Any], subresource: str = "") -> None:
+        request = requests.merge_patch(
+            POWER_TOOLS, NAMESPACE, name, msgspec.json.encode(change), field_manager="toe-admission-test",
+            subresource=subresource,
+        )  # fmt: skip
+        await client.send(request)
+
+    await client.send(Request("POST", collection, (), msgspec.json.encode(body)))
+    try:
+        await patch({"spec": {"tool": {"duration": "45s"}}})
+        await patch({"status": {"startedAt": "2026-11-21T10:00:00Z", "phase": "Running"}}, "status")
+        await patch({"spec": {"suspend": True}})
+        for change in STARTED_CHANGES:
+            with pytest.raises(ApiError) as refusal:
+                await patch({"spec": change})
+            assert "spec: Forbidden: the run has started" in refusal.value.message, change
+        await patch({"status": {"phase": "Completed"}}, "status")
+        await patch({"metadata": {"annotations": {"toe.run/skip-cancel": "true"}}})
+    finally:
+        await client.send(Request("DELETE", path))

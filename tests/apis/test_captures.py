@@ -63,4 +63,4 @@ def test_every_reason_is_one_camel_case_word(reason: Reason) -> None:
     """As metav1.Condition asks for, and short enough for status.recent."""
     assert re.fullmatch(r"([A-Z][a-z]*)+", reason.value)
     assert len(reason.value) <= 64
-    assert reason.name == re.sub(r"(?<!^)(?=[A-Z])", "_", reason.value).upper()
+    assert reason.name == re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", reason.value).upper()

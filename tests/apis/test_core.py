@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from toe_async.apis.core import (
+    POWERTOOLS_GRANT,
     BoundObject,
     Event,
     EventSource,
@@ -52,6 +53,16 @@ def test_a_namespace_keeps_its_grants_and_labels() -> None:
     assert decode_namespace(json.dumps(raw).encode()) == NamespaceObject(
         "shop", "7", {"team": "a"}, {"profiling.io/allow-from": "ops,ci-*", "bolometer.io/allow-from": "x"}
     )
+
+
+def test_a_namespace_keeps_what_powertools_depend_on() -> None:
+    """The grant of its pods, and its labels, of which one names the Pod Security level."""
+    annotations = {"toe.run/powertools-from": "ops,ci-*", "other": "x"}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    raw = json.dumps({"metadata": {"name": "shop", "labels": labels, "annotations": annotations}}).encode()
+    found = decode_namespace(raw)
+    assert found.annotations == {POWERTOOLS_GRANT: "ops,ci-*"}
+    assert found.labels == labels
 
 
 def test_a_node_tells_what_it_can_give() -> None:

@@ -223,3 +223,107 @@ def test_a_pod_keeps_none_of_the_bytes_that_it_came_from() -> None:
     pod = PodDecoder().decode(items[0])
     for value in (pod.name, pod.ip, *pod.labels.values(), *pod.annotations.values()):
         assert type(value) is str
+
+
+# ---- what attaching a tool depends on --------------------------------------------------------------------------------
+
+
+def test_a_plain_pod_has_none_of_the_tools_fields() -> None:
+    """Shared empty tuples and nothing else: a pod without tools and claims costs no more than it did."""
+    first, second = decode(document()), decode(document())
+    assert (first.mirror, first.os) == (False, "")
+    assert first.tools == ()
+    assert first.claims == ()
+    assert first.tools is second.tools
+    assert first.claims is second.claims
+
+
+def test_creation_mirror_and_operating_system_are_read() -> None:
+    """A static pod takes no ephemeral container, and a Windows pod no tool of ours."""
+    pod = document(creationTimestamp="2026-01-24T20:44:01Z", annotations={"kubernetes.io/config.mirror": "abc"})
+    pod["spec"]["os"] = {"name": "windows"}
+    found = decode(pod)
+    assert found.created == datetime(2026, 1, 24, 20, 44, 1, tzinfo=UTC)
+    assert (found.mirror, found.os, found.annotations) == (True, "windows", {})
+    assert not decode(document(annotations={"other": "kubernetes.io/config.mirror"})).mirror
+
+
+def test_an_instant_that_two_fields_share_is_one_object() -> None:
+    """A pod mostly starts in the second in which it was made."""
+    found = decode(document(creationTimestamp="2026-01-24T20:44:08Z"))
+    assert found.created is found.start_time
+
+
+VOLUMES = [
+    {"name": "token", "projected": {"sources": []}},
+    {"name": "data", "persistentVolumeClaim": {"claimName": "web-data", "readOnly": True}},
+    {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+    {"name": "none", "persistentVolumeClaim": None},
+]
+
+
+def test_claims_are_those_of_all_volumes() -> None:
+    """A generic ephemeral volume's is named after pod and volume."""
+    pod = document()
+    pod["spec"]["volumes"] = VOLUMES
+    assert decode(pod).claims == ("web-data", "web-1-scratch")
+
+
+def test_equal_claims_are_one_object_and_the_pool_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pods of a Deployment share theirs; those of a StatefulSet differ."""
+    monkeypatch.setattr(pods, "POOL_LIMIT", 10)
+    decoder, pod = PodDecoder(), document()
+    pod["spec"]["volumes"] = VOLUMES[:2]
+    raw = json.dumps(pod).encode()
+    assert decoder.decode(raw).claims is decoder.decode(raw).claims
+    for number in range(35):
+        pod["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": f"data-{number}"}}]
+        held = decoder.decode(json.dumps(pod).encode())
+        assert held.claims == (f"data-{number}",)
+    pools = [one for one in gc.get_referrers(held.claims) if isinstance(one, dict)]
+    assert pools
+    assert max(len(one) for one in pools) <= 10
+    decoder.reset()
+    assert decoder.decode(json.dumps(pod).encode()).claims is not held.claims
+
+
+def with_tools(*statuses: dict[str, Any]) -> dict[str, Any]:
+    pod = document()
+    pod["spec"]["ephemeralContainers"] = [
+        {"name": "debugger-toe-x"},
+        {"name": "toe-a", "targetContainerName": "app", "command": ["/opt/toe/supervisor"]},
+        {"name": "toe-b"},
+    ]
+    pod["status"]["ephemeralContainerStatuses"] = list(statuses)
+    return pod
+
+
+STARTED, ENDED = "2026-01-24T20:45:00Z", "2026-01-24T20:46:00Z"
+STATES: list[tuple[dict[str, Any] | None, tuple[Any, ...]]] = [
+    (None, ("", "", "", None, None, None)),
+    ({}, ("", "", "", None, None, None)),
+    ({"waiting": {"reason": "ErrImagePull", "message": "no"}}, ("waiting", "ErrImagePull", "no", None, None, None)),
+    ({"waiting": {}, "running": None}, ("waiting", "", "", None, None, None)),
+    ({"running": {"startedAt": STARTED}}, ("running", "", "", None, 45, None)),
+    ({"terminated": {"exitCode": 3, "reason": "Error", "message": '{"a":1}', "startedAt": STARTED,
+                     "finishedAt": ENDED}}, ("terminated", "Error", '{"a":1}', 3, 45, 46)),
+    ({"terminated": {"exitCode": 0, "finishedAt": None}}, ("terminated", "", "", 0, None, None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "expected"), STATES)
+def test_the_state_of_a_tool_is_the_kubelets(state: dict[str, Any] | None, expected: tuple[Any, ...]) -> None:
+    """Also before the kubelet has said anything, and when it says null."""
+    found = decode(with_tools({"name": "toe-a", "imageID": "sha256:1", "state": state}, {"name": "debugger-toe-x"}))
+    first, second = found.tools
+    assert (first.name, first.target, first.image_id) == ("toe-a", "app", "sha256:1")
+    minutes = [one.minute if one else None for one in (first.started_at, first.finished_at)]
+    assert (first.state, first.reason, first.message, first.exit_code, *minutes) == expected
+    assert (second.name, second.target, second.state) == ("toe-b", "", "")
+
+
+def test_tools_without_any_status_are_declared_all_the_same() -> None:
+    """The time between the patch and the kubelet's first word."""
+    pod = with_tools()
+    pod["status"]["ephemeralContainerStatuses"] = None
+    assert [(one.name, one.state) for one in decode(pod).tools] == [("toe-a", ""), ("toe-b", "")]

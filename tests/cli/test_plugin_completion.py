@@ -19,12 +19,18 @@ from toe_async.cli.plugin.shells import Shell, script
     [
         ([""], "", "verb", ""), (["li"], "", "verb", "li"), (["-n", ""], "", "namespace", ""),
         (["-n", "a", "ge"], "", "verb", "ge"), (["-n", "a", "-A", "ge"], "", "verb", "ge"),
-        (["get", "a"], "get", "name", "a"), (["get", "--run", "n"], "get", "run", "n"),
+        (["get", "a"], "get", "an artifact", "a"), (["get", "--run", "n"], "get", "run", "n"),
         (["get", "--run=n"], "get", "run", "n"),
-        (["rm", "--force", "x"], "delete", "name", "x"), (["rm", "-y", "x"], "delete", "name", "x"),
+        (["rm", "--force", "x"], "delete", "an artifact", "x"), (["rm", "-y", "x"], "delete", "an artifact", "x"),
+        (["run", ""], "run", "a tool", ""), (["can-i", "t"], "preflight", "a tool", "t"),
+        (["run", "tcpdump", ""], "run", "", ""), (["run", "--name", "x"], "run", "name", "x"),
+        (["run", "tcpdump", "--", "-i"], "run", "", "-i"), (["run", "tcpdump", "--", ""], "run", "", ""),
+        (["status", "--wait", "t"], "status", "a run", "t"), (["cancel", ""], "cancel", "a run", ""),
+        (["cancel", "x", ""], "cancel", "", ""),
+        (["tools", "--operator-namespace", "t"], "tools", "operator_namespace", "t"),
         (["list", "--ku"], "list", "flag", "--ku"), (["list", "x"], "list", "", "x"),
         (["get", "-O", "f"], "get", "output_file", "f"),
-        (["completion", ""], "completion", "shell", ""), (["open", "a", "--as", ""], "open", "as_", ""),
+        (["completion", ""], "completion", "a shell", ""), (["open", "a", "--as", ""], "open", "as_", ""),
         (["--nonsense", "li"], "", "verb", "li"), ([], "", "verb", ""),
     ],
 )  # fmt: skip
@@ -59,6 +65,53 @@ async def test_candidates_come_one_a_line_with_the_directive_last(
     """As kubectl reads them from `kubectl_complete-toe`."""
     hostile = artifact("a\x1b]52;c;x\x07")
     api.put(artifact("a1-heap"), artifact("a2-heap", run="morning"), artifact("b-heap", namespace="bank"), hostile)
+    ran = await plugin.run(*words, program="complete")
+    assert (ran.code, ran.lines, ran.err) == (0, lines, "")
+
+
+KINDS = "/apis/codriverlabs.ai.toe.run/v1alpha1/namespaces"
+
+
+def run_of(name: str, **status: object) -> dict[str, object]:
+    spec = {
+        "targets": {"labelSelector": {"matchLabels": {"app": "web"}}},
+        "tool": {"name": "tcpdump", "duration": "30s"},
+        "output": {"mode": "collector"},
+    }
+    return {"metadata": {"name": name, "namespace": "shop"}, "spec": spec, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["run", "t"], ["tcpdump\tpackets", ":4"]),
+        (["preflight", ""], ["strace", "tcpdump\tpackets", ":4"]),
+        (["run", "--operator-namespace", "home", ""], [":4"]),
+        (["run", "tcpdump", "--name", ""], [":4"]),
+        (["run", "tcpdump", "--preset", "l"], ["low", ":4"]),
+        (["status", ""], ["traffic\ttcpdump, Running", "trial\ttcpdump, Pending", ":4"]),
+        (["cancel", "tra"], ["traffic\ttcpdump, Running", ":4"]),
+        (["get", "p"], ["powertool/\teverything of a run", ":4"]),
+        (["get", "powertool/tr"], ["powertool/traffic\ttcpdump, Running", "powertool/trial\ttcpdump, Pending", ":4"]),
+    ],
+)
+async def test_tools_and_runs_are_offered_where_they_are_meant(
+    api: Aggregated, plugin: Plugin, words: list[str], lines: list[str]
+) -> None:
+    tools = [
+        {"metadata": {"name": f"{name}-config"}, "spec": {"name": name, "image": "x:1", "securityContext": {}, **more}}
+        for name, more in (("tcpdump", {"description": "packets"}), ("strace", {}))
+    ]
+    held = {
+        f"{KINDS}/toe-system/powertoolconfigs": tools,
+        f"{KINDS}/shop/powertools": [run_of("traffic", phase="Running"), run_of("trial")],
+    }
+
+    async def ours(request: web.Request) -> web.StreamResponse | None:
+        found = held.get(request.path)
+        return None if found is None else web.json_response({"kind": "List", "items": found})
+
+    api.on_any = ours
     ran = await plugin.run(*words, program="complete")
     assert (ran.code, ran.lines, ran.err) == (0, lines, "")
 

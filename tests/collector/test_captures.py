@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from toe_async.apis.meta import encode
-from toe_async.collector import captures
+from toe_async.collector import captures, paths
 from toe_async.collector.captures import Capture, Registration, State
 from toe_async.collector.dateformat import DateLayout
 
@@ -49,6 +49,16 @@ GOOD = Registration(
         ({"leaves": ("heap.pprof", "../up")}, "leaves"),
         ({"leaves": ("a.manifest.json",)}, "leaves"),
         ({"leaves": ("heap.pprof", "heap.pprof")}, "twice"),
+        ({"leaves": ()}, "leafGlobs"),
+        ({"leaves": (), "leaf_globs": ("*.pcap*",)}, None),
+        ({"leaf_globs": ("",)}, "leafGlobs"),
+        ({"leaf_globs": ("[a",)}, "leafGlobs"),
+        ({"leaf_globs": ("a*a*a*a*a*",)}, "leafGlobs"),
+        ({"leaf_globs": ("x" * 101,)}, "leafGlobs"),
+        ({"details": {"argv": "tcpdump -i any", "imageDigest": "sha256:1"}}, None),
+        ({"details": {"../x": "y"}}, "details"),
+        ({"details": {"argv": "a\x1b]52;c;x"}}, "details"),
+        ({"details": {f"a{n}": "é" * 1000 for n in range(5)}}, "details"),
         ({"expires": NOW}, "expires"),
         ({"expires": NOW + timedelta(days=8)}, "expires"),
         ({"triggered_at": NOW.replace(tzinfo=None)}, "zone"),
@@ -76,6 +86,8 @@ def test_the_date_of_a_path_is_the_triggers() -> None:
         (OPEN, {"expires": NOW + timedelta(minutes=1)}, 2, 1),
         (OPEN, {"leaves": ("mutex.pprof",)}, 3, 1),
         (OPEN, {"max_bytes": 5}, 2, 1),
+        (OPEN, {"leaf_globs": ("*.pcap",)}, 2, 1),
+        (OPEN, {"details": {"argv": "another"}}, 2, 1),
         (replace(OPEN, state=State.COMPLETE), {"expires": NOW + timedelta(hours=3)}, 2, 1),
         (replace(OPEN, state=State.CANCELLED), {"leaves": ("mutex.pprof",)}, 2, 1),
         (OPEN, {"pod": "cart-1"}, None, None),
@@ -96,6 +108,60 @@ def test_registering_again_prolongs_and_adds_but_never_becomes_another_capture(
     assert len(again.registration.leaves) == leaves
     assert again.registration.expires == NOW + timedelta(hours=hours)
     assert again.registration.max_bytes == 1000
+    assert again.registration.details == (changes.get("details", {}) if held.state is State.OPEN else {})
+
+
+def test_details_that_come_later_are_added() -> None:
+    """An image's digest is known once the container runs. Too many are left out, and the capture goes on."""
+    held = captures.open_capture(replace(GOOD, details={"argv": "x", "image": "a"}), DateLayout("2006"), 1 << 30)
+    again = captures.register_again(held, replace(GOOD, details={"imageDigest": "sha256:1", "image": "b"}))
+    assert again is not None
+    assert again.registration.details == {"argv": "x", "image": "b", "imageDigest": "sha256:1"}
+    many = captures.register_again(held, replace(GOOD, details={f"a{n}": "x" for n in range(31)}))
+    assert many is not None
+    assert many.registration.details == held.registration.details
+
+
+GLOBBED = replace(OPEN, registration=replace(GOOD, leaves=("tool.log",), leaf_globs=("*.pcap*", "out/../*")))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "allowed"),
+    [
+        ("tool.log", True),
+        ("dump.pcap", True),
+        ("dump.0001.pcap.gz", True),
+        ("dump.txt", False),
+        ("out/../x", False),
+        ("../x.pcap", False),
+        (".pcap", False),
+        ("a.pcap.manifest.json", False),
+        ("a.pcap.part", False),
+        ("é.pcap", False),
+        ("x" * 101 + ".pcap", False),
+        ("", False),
+    ],
+)
+def test_a_glob_allows_safe_names_and_no_others(leaf: str, allowed: bool) -> None:
+    """Whatever the glob says."""
+    assert captures.allows(GLOBBED, leaf) is allowed
+
+
+def test_a_capture_has_no_more_than_its_number_of_leaves() -> None:
+    """A tool that writes files without end fills no catalog; those it has may still be sent again."""
+    most = captures.MOST_LEAVES - 1
+    full = replace(GLOBBED, matched=tuple(f"{n}.pcap" for n in range(most)))
+    assert captures.allows(full, "7.pcap")
+    assert not captures.allows(full, "more.pcap")
+    assert captures.allows(replace(full, matched=full.matched[1:]), "more.pcap")
+
+
+def test_two_leaves_never_share_a_name_in_the_read_api() -> None:
+    """One that is called as another one's changed name would be the same artifact there."""
+    changed = paths.artifact_name(GOOD.id, "A_b.pcap")
+    clash = changed.removeprefix(GOOD.id[:10] + "-")
+    assert captures.allows(GLOBBED, clash)
+    assert not captures.allows(replace(GLOBBED, matched=("A_b.pcap",)), clash)
 
 
 def test_no_capture_is_allowed_more_than_the_collector() -> None:

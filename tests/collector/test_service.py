@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.collector.rig import CAPTURE, OPERATOR, READ, UPLOADER, Collector, FakeApi, Start, outage, overload, sha256
-from toe_async.collector.captures import Manifest
+from toe_async.collector.captures import MOST_LEAVES, Manifest
 from toe_async.collector.catalog.catalog import Catalog
 from toe_async.collector.catalog.policy import Policies
 from toe_async.collector.errors import StoreError, StoreFull
@@ -47,6 +47,59 @@ async def test_a_bad_registration_is_400_and_leaves_nothing(collector: Collector
     status, error = await collector.register(**changes)
     assert (status, error["reason"]) == (400, "BadRegistration")
     assert not list((collector.root / ".toe" / "captures").iterdir())
+
+
+async def test_registering_again_tells_what_is_stored(registered: Collector) -> None:
+    """So a restarted operator learns what its tool has brought, without a right to read artifacts."""
+    assert (await registered.register(leaves=["cpu.pprof"]))[1]["artifacts"] == []
+    await registered.put(BODY)
+    _, record = await registered.register()
+    assert record["artifacts"] == [
+        {"leaf": "heap.pprof", "name": "abcdefghij-heap.pprof", "uri": ONE, "size": len(BODY), "sha256": sha256(BODY)}
+    ]
+    await registered.ask("DELETE", f"/v1/captures/{CAPTURE}", registered.operator)
+    _, record = await registered.register()
+    assert (record["state"], len(record["artifacts"])) == ("Cancelled", 1)
+
+
+async def test_a_glob_lets_leaves_in_that_nobody_listed(collector: Collector) -> None:
+    """Whole and in pieces; each is in the record from its first byte on, so that a completion and a cancel find it."""
+    await collector.register(leaves=None, leafGlobs=["*.pcap", "tool.log"], details={"argv": "tcpdump -i any"})
+    assert (await collector.put(BODY, leaf="tool.log"))[0] == 201
+    piece = {"Content-Range": "bytes 0-2/*", "Content-Length": "3"}
+    assert (await collector.put(BODY[:3], leaf="a.pcap", headers=piece))[0] == 202
+    rest = {"Content-Range": f"bytes 3-{len(BODY) - 1}/{len(BODY)}"}
+    assert (await collector.put(BODY[3:], leaf="a.pcap", headers=rest))[0] == 201
+    assert (await collector.put(BODY[:3], leaf="b.pcap", headers=piece))[0] == 202
+    status, error = await collector.put(BODY, leaf="passwd")
+    assert (status, error["reason"]) == (403, "LeafNotRegistered")
+    _, record = await collector.register(leaves=None, leafGlobs=["*.pcap", "tool.log"])
+    assert [one["leaf"] for one in record["artifacts"]] == ["tool.log", "a.pcap"]
+    assert collector.parts()
+    assert (await complete(collector, completion(name="a.pcap")))[0] == 200
+    assert not collector.parts()
+
+
+async def test_leaves_by_glob_have_a_bound(collector: Collector) -> None:
+    """Nothing is left of the one too many, and the others may be sent again."""
+    await collector.register(leaves=None, leafGlobs=["*"])
+    token = collector.uploader()
+    for number in range(MOST_LEAVES):
+        assert (await collector.put(b"x", leaf=f"{number}.out", token=token))[0] == 201
+    status, error = await collector.put(b"x", leaf="more.out", token=token)
+    assert (status, error["reason"]) == (403, "LeafNotRegistered")
+    assert (await collector.put(b"x", leaf="7.out", token=token))[0] == 200
+    assert not [path for path in collector.files() if "more" in path]
+
+
+async def test_looking_at_an_upload_takes_no_leaf(collector: Collector) -> None:
+    """A HEAD asks and changes nothing."""
+    await collector.register(leaves=None, leafGlobs=["*"])
+    token = collector.uploader()
+    for number in range(MOST_LEAVES + 1):
+        async with collector.call("HEAD", f"/v1/captures/{CAPTURE}/artifacts/{number}.out", token) as reply:
+            assert reply.status == 200
+    assert (await collector.put(b"x", leaf="now.out", token=token))[0] == 201
 
 
 @pytest.mark.parametrize(
@@ -273,7 +326,8 @@ async def test_a_completed_capture_takes_nothing_more_and_answers_repetitions(re
     assert (await registered.put(BODY, token=token, headers={"X-Toe-Sha256": sha256(BODY)}))[0] == 200
     assert (await registered.put(BODY, token=token, leaf="cpu.pprof"))[0] == 403
     status, record = await registered.register()
-    assert (status, record["artifacts"]) == (200, completion()["artifacts"])
+    assert (status, record["state"]) == (200, "Complete")
+    assert [(one["leaf"], one["sha256"]) for one in record["artifacts"]] == [("heap.pprof", sha256(BODY))]
 
 
 async def test_cancelling_refuses_the_token_at_once_and_removes_what_is_half_there(registered: Collector) -> None:

@@ -12,7 +12,7 @@ import os
 import secrets
 import ssl
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ import aiohttp
 import yaml
 
 from toe_async.sandbox.cluster import Sandbox, SandboxSettings, start
+from toe_async.sandbox.images import Image
 
 JSON = dict[str, Any]
 REAL = os.environ.get("TOE_CONTRACT_KUBECONFIG", "")
+IMAGES = (Image("localhost/contract-nope:*", pullable=False),)
+"""What a real registry at that address does not have either."""
 
 
 class Answer:
@@ -175,6 +178,20 @@ class Server:
         ) as socket:
             yield socket
 
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: tuple[str, ...], token: str | None = None
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A websocket to a subresource of a pod, as the administrator or with a bearer token."""
+        session, headers = self._admin, {}
+        if token is not None:
+            session, headers = self._bare, {"Authorization": f"Bearer {token}"}
+        url = self.url + self.core("pods", path)
+        async with session.ws_connect(
+            url, params=query, protocols=protocols, headers=headers, max_msg_size=0
+        ) as socket:
+            yield socket
+
     async def clean_up(self) -> None:
         for path in reversed(self._cleanup):
             await self.call("DELETE", path)
@@ -210,7 +227,7 @@ async def _connected(url: str, admin: ssl.SSLContext, bare: ssl.SSLContext, toke
 
 @asynccontextmanager
 async def sandbox_server(settings: SandboxSettings | None = None) -> AsyncIterator[Server]:
-    async with start(settings or SandboxSettings(metrics_resolution_seconds=0.3)) as sandbox:
+    async with start(settings or SandboxSettings(metrics_resolution_seconds=0.3, images=IMAGES)) as sandbox:
         context = ssl.create_default_context(cadata=sandbox.certificate_authority.decode())
         async with _connected(sandbox.url, context, context, sandbox.admin_token, sandbox) as server:
             yield server

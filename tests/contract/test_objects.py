@@ -114,6 +114,16 @@ async def test_put_checks_name_uid_and_existence(server: Server) -> None:
     assert missing.status == 404
 
 
+async def test_a_patch_that_names_another_uid_is_invalid_where_a_put_is_a_conflict(server: Server) -> None:
+    made = await server.make(server.core("configmaps"), config_map("a"))
+    path, wrong = server.core("configmaps", "a"), {"metadata": {"uid": "abc"}}
+    refused = await server.merge(path, wrong)
+    right = await server.merge(path, {"metadata": {"uid": made["metadata"]["uid"], "labels": {"l": "1"}}})
+    assert (refused.status, set(refused.causes)) == (422, {("FieldValueInvalid", "metadata.uid")})
+    assert refused.message == 'ConfigMap "a" is invalid: metadata.uid: Invalid value: "abc": field is immutable'
+    assert right.status == 200
+
+
 async def test_a_merge_patch_changes_only_what_it_names(server: Server) -> None:
     path = server.core("configmaps", "a")
     made = await server.make(server.core("configmaps"), config_map("a", {"keep": "1", "drop": "2"}, labels={"l": "1"}))

@@ -263,3 +263,22 @@ async def test_a_pods_spec_cannot_be_changed(server: Server) -> None:
     assert (no_image.status, no_image.causes) == (422, [("FieldValueRequired", "spec.containers[0].image")])
     assert forced.body["kind"] == "Pod"
     assert (await server.call("GET", server.core("pods", "p"))).status == 404
+
+
+async def test_a_pod_ends_with_its_deadline(server: Server) -> None:
+    program = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(600)"
+    await server.make(server.core("pods"), pod(program, restartPolicy="Never", activeDeadlineSeconds=1))
+    ended = await server.until(server.core("pods", "p"), lambda one: one["status"]["phase"] == "Failed")
+    assert ended["status"]["reason"] == "DeadlineExceeded"
+    assert ended["status"]["message"] == "Pod was active on the node longer than the specified deadline"
+    assert "terminated" in main_status(ended)["state"]
+
+
+async def test_a_program_that_is_not_there_ends_a_pod_as_one_that_failed_would(server: Server) -> None:
+    body = pod("", restartPolicy="Never")
+    body["spec"]["containers"][0]["command"] = ["/no/such/program"]
+    await server.make(server.core("pods"), body)
+    ended = await server.until(server.core("pods", "p"), lambda one: one["status"]["phase"] == "Failed")
+    state = main_status(ended)["state"]["terminated"]
+    assert (state["exitCode"], state["reason"]) == (128, "StartError")
+    assert "no such file or directory" in state["message"].lower()

@@ -1,4 +1,4 @@
-"""Metrics are polled once per namespace, sinks probed once per place, the policy looked for until it is there."""
+"""Metrics are polled once per namespace, and sinks probed once per place."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from toe_async.apis.captures import CollectorRef, S3Ref, SinkRef
 from toe_async.controllers.profilingconfig.monitor import MetricsMonitor
-from toe_async.controllers.profilingconfig.policy import POLICY_NAME, PolicyMonitor
 from toe_async.controllers.profilingconfig.sinkhealth import Place, SinkHealth, Wanted
 from toe_async.kube.errors import ApiError, Forbidden, NotFound, TransportError
 from toe_async.kube.requests import Request
@@ -173,53 +172,3 @@ async def test_a_probe_that_hangs_is_ended() -> None:
     async with running(health.run()):
         await asyncio.sleep(21)
         assert "no answer" in (health.answer(wanted)[1] or "")
-
-
-BINDING = msgspec.json.encode({"spec": {"policyName": POLICY_NAME, "validationActions": ["Deny"]}})
-
-
-@pytest.mark.looptime
-async def test_the_policy_counts_as_missing_until_it_and_its_binding_are_seen() -> None:
-    """H21: nothing runs before; what was seen once survives an outage of the API server; its deletion is noticed."""
-    answers: dict[str, Exception | bytes] = {}
-
-    def answer(request: Request) -> bytes:
-        found = answers.get(request.path.split("/")[4], NotFound(404, "NotFound", "not there"))
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    woken: list[int] = []
-    monitor = PolicyMonitor(Server(answer), lambda: woken.append(1), required=True)
-
-    def problem() -> str:
-        return monitor.problem or ""
-
-    assert problem()
-    async with running(monitor.run()):
-        await asyncio.sleep(1)
-        assert "apply the ValidatingAdmissionPolicy" in problem()
-        assert monitor.known
-        answers["validatingadmissionpolicies"] = b"{}"
-        await asyncio.sleep(6)
-        assert problem()
-        answers["validatingadmissionpolicybindings"] = BINDING
-        await asyncio.sleep(6)
-        assert not problem()
-        answers["validatingadmissionpolicies"] = TransportError("connection refused")
-        await asyncio.sleep(120)
-        assert not problem()
-        del answers["validatingadmissionpolicies"]
-        await asyncio.sleep(61)
-        assert problem()
-    assert len(woken) >= 3
-
-
-@pytest.mark.looptime
-async def test_a_binding_that_does_not_deny_is_no_binding() -> None:
-    """Audit-only would let everybody through."""
-    binding = msgspec.json.encode({"spec": {"policyName": POLICY_NAME, "validationActions": ["Audit"]}})
-    monitor = PolicyMonitor(Server(lambda request: binding), lambda: None, required=True)
-    async with running(monitor.run()):
-        await asyncio.sleep(1)
-        assert "Deny" in (monitor.problem or "")

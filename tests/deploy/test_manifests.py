@@ -13,12 +13,13 @@ import yaml
 from toe_async.cli import collector as collector_command
 from toe_async.cli import operator as operator_command
 from toe_async.collector.auth import OPERATOR_AUDIENCE
-from toe_async.controllers.profilingconfig.policy import POLICY_NAME
+from toe_async.runtime.policy import POWERTOOL_POLICY, PROFILING_POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OPERATOR, COLLECTOR = "toe-operator", "toe-collector"
-OURS = ("profiling.io", "bolometer.io")
+PROFILES = ("profiling.io", "bolometer.io")
+OURS = (*PROFILES, "codriverlabs.ai.toe.run")
 FOREIGN = ("cert-manager.io", "monitoring.coreos.com")
 ARRANGEMENTS = [
     ("foundation", ()),
@@ -184,8 +185,31 @@ def test_the_programs_know_every_flag_that_they_are_given(render: Render, name: 
     parser.parse_args(container["args"][1:])
 
 
-def test_the_policy_has_the_name_that_the_operator_looks_for(render: Render) -> None:
-    assert one(render("program"), "ValidatingAdmissionPolicy", POLICY_NAME)
+@pytest.mark.parametrize("name", [PROFILING_POLICY, POWERTOOL_POLICY])
+def test_the_policies_have_the_names_that_the_operator_looks_for(render: Render, name: str) -> None:
+    assert one(render("program"), "ValidatingAdmissionPolicy", name)
+
+
+def test_every_policy_is_bound_and_those_of_the_operator_are_about_its_account(render: Render) -> None:
+    """One that looks at an account that nobody has holds nobody, and no API server says so."""
+    manifests = render("program")
+    operator, agents = one(manifests, "Deployment", OPERATOR), flags(manifests, OPERATOR)["agents-namespace"]
+    account = pod_of(manifests, OPERATOR)["serviceAccountName"]
+    user = f"system:serviceaccount:{operator['metadata']['namespace']}:{account}"
+    limits = 0
+    for policy in (m for m in manifests if m["kind"] == "ValidatingAdmissionPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        binding = one(manifests, "ValidatingAdmissionPolicyBinding", name)["spec"]
+        assert binding == {"policyName": name, "validationActions": ["Deny"]}
+        assert spec["failurePolicy"] == "Fail"
+        if name.startswith("toe-operator-limits-"):
+            limits += 1
+            assert [c["expression"] for c in spec["matchConditions"]] == [f"request.userInfo.username == '{user}'"]
+            words = " ".join(rule["expression"] for rule in spec["validations"])
+            assert "request.namespace" not in words or f"request.namespace == '{agents}'" in words
+    assert limits == 4
+    home = one(manifests, "ValidatingAdmissionPolicy", POWERTOOL_POLICY)["spec"]["variables"][0]["expression"]
+    assert f".namespace('{operator['metadata']['namespace']}')" in home, "where the operator reads its configurations"
 
 
 def test_the_operators_token_is_for_the_collector_alone(render: Render) -> None:
@@ -224,7 +248,7 @@ def test_the_policy_has_its_binding_and_covers_both_groups(render: Render) -> No
     assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
     assert policy["failurePolicy"] == "Fail"
     (rule,) = policy["matchConstraints"]["resourceRules"]
-    assert (set(rule["apiGroups"]), set(rule["operations"])) == (set(OURS), {"CREATE", "UPDATE"})
+    assert (set(rule["apiGroups"]), set(rule["operations"])) == (set(PROFILES), {"CREATE", "UPDATE"})
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.rglob("*.yaml")), ids=lambda path: str(path.relative_to(DEPLOY)))

@@ -9,11 +9,14 @@ Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
 
 BOTH = ("profiling.io", "bolometer.io")
-POLICY = "toe-profilingconfig-author"
+POLICIES = ("toe-profilingconfig-author", "toe-powertool-author")
+TOOLS = "codriverlabs.ai.toe.run"
 
 # (where, group, resource, names) -> verbs: the operator's account, whole (decision D39: it grows only by use).
 OPERATOR: dict[tuple[str, str, str, tuple[str, ...]], set[str]] = {
-    ("*", "", "pods", ()): {"list", "watch"},
+    ("*", "", "pods", ()): {"list", "watch", "get"},
+    ("*", "", "pods/ephemeralcontainers", ()): {"patch"},
+    ("*", "", "pods/attach", ()): {"get", "create"},
     ("*", "", "nodes", ()): {"list", "watch"},
     ("*", "", "namespaces", ()): {"list", "watch"},
     ("*", "", "pods/portforward", ()): {"get", "create"},
@@ -21,11 +24,16 @@ OPERATOR: dict[tuple[str, str, str, tuple[str, ...]], set[str]] = {
     ("*", "metrics.k8s.io", "pods", ()): {"list"},
     **{("*", group, "profilingconfigs", ()): {"get", "list", "watch"} for group in BOTH},
     **{("*", group, "profilingconfigs/status", ()): {"patch"} for group in BOTH},
-    ("*", "admissionregistration.k8s.io", "validatingadmissionpolicies", (POLICY,)): {"get"},
-    ("*", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", (POLICY,)): {"get"},
+    ("*", TOOLS, "powertools", ()): {"list", "watch", "patch", "delete"},
+    ("*", TOOLS, "powertools/status", ()): {"patch"},
+    ("*", "admissionregistration.k8s.io", "validatingadmissionpolicies", POLICIES): {"get"},
+    ("*", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", POLICIES): {"get"},
+    ("toe-system", TOOLS, "powertoolconfigs", ()): {"list", "watch"},
+    ("toe-system", TOOLS, "powertoolconfigs/status", ()): {"patch"},
     ("toe-system", "coordination.k8s.io", "leases", ()): {"create"},
     ("toe-system", "coordination.k8s.io", "leases", ("toe-async-operator",)): {"get", "update"},
     ("toe-agents", "", "secrets", ()): {"create", "delete"},
+    ("toe-agents", "", "pods", ()): {"create", "delete"},
     ("toe-agents", "", "serviceaccounts/token", ("toe-uploader",)): {"create"},
 }
 
@@ -97,7 +105,8 @@ def test_no_rule_is_of_a_kind_that_grows_into_all_rights(render: Render, arrange
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             name = f"{role['kind']} {role['metadata']['name']}: {rule}"
             assert not any("*" in word for word in words), name
-            assert not words & {"escalate", "bind", "impersonate", "nodes/proxy", "pods/exec", "pods/attach"}, name
+            assert not words & {"escalate", "bind", "impersonate", "nodes/proxy", "pods/exec"}, name
+            assert "pods/attach" not in words or role["metadata"]["name"] == "toe-operator", name
             if "secrets" in rule["resources"]:
                 assert role["kind"] == "Role", name
                 assert not {"list", "watch", "get"} & set(rule["verbs"]), name

@@ -31,11 +31,16 @@ ORDER = (
     "tokens",
     "artifacts",
     "bad_input",
+    "powertool",
+    "tools",
+    "chaos",
+    "authorisation",
     "metrics",
     "rights",
     "large",
     "takeover",
     "uninstall",
+    "powertool_faults",
     "faults",
     "idle",
 )
@@ -71,6 +76,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
     images.build("toe-async", ROOT, ROOT / "Containerfile")
     images.program("toe-e2e-target", images.go(ROOT / "tests/e2e/targets"))
     images.program("toe-e2e-s3", seaweedfs())
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The image of every shipped tool that can be built from public sources is in all nodes."""
+    images = Images(tmp_path_factory.mktemp("tools"))
+    for containerfile in sorted((ROOT / "agents").glob("*/Containerfile")):
+        if containerfile.parent.name not in {"aperf", "base"}:
+            images.build(f"toe-tool-{containerfile.parent.name}", ROOT, containerfile)
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,14 @@ Right = tuple[str, str, str]  # group, resource with its subresource, verb
 
 # Granted, and not asked for on every server or in every run.
 SELDOM: set[Right] = {
-    ("", "pods/portforward", "get"),  # API servers before 1.35 ask for this one, later ones for `create`
-    ("", "pods/portforward", "create"),
+    # API servers before 1.35 ask for `get`, later ones for `create`.
+    *(("", f"pods/{name}", verb) for name in ("portforward", "attach") for verb in ("get", "create")),
     ("", "events", "patch"),  # only when an Event repeats
     ("coordination.k8s.io", "leases", "create"),  # only in a fresh cluster
     # A watch brings the first state itself where the server can do that; elsewhere, and after trouble, it is listed.
     *(("", resource, "list") for resource in ("pods", "nodes", "namespaces")),
     *((group, "profilingconfigs", "list") for group in ("profiling.io", "bolometer.io")),
+    *(("codriverlabs.ai.toe.run", resource, "list") for resource in ("powertools", "powertoolconfigs")),
 }
 
 
@@ -71,7 +72,8 @@ def test_every_right_of_the_operator_is_used(calls: list[Object]) -> None:
             granted |= {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
     assert used >= {("metrics.k8s.io", "pods", "list"), ("", "secrets", "create")}, "run this after the captures"
     assert not granted - used - SELDOM
-    assert used & {("", "pods/portforward", "get"), ("", "pods/portforward", "create")}
+    for name in ("portforward", "attach"):
+        assert used & {("", f"pods/{name}", "get"), ("", f"pods/{name}", "create")}
 
 
 def test_secrets_made_are_empty(installed: Kube, calls: list[Object]) -> None:

@@ -91,3 +91,18 @@ async def test_server_side_apply_and_patches_work(kubectl: Kubectl) -> None:
         await kubectl("patch", "configmap", "c", "--type", kind, "-p", patch)
     found = await kubectl("get", "configmap", "c", "-o", "jsonpath={.data}")
     assert found == '{"a":"b","j":"2","m":"1","s":"3"}'
+
+
+async def test_kubectl_gets_into_containers_and_adds_one(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", stdin=POD)
+    await kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=20s")
+    assert await kubectl("exec", "web", "--", "echo", "inside") == "inside\n"
+    assert await kubectl("exec", "-i", "web", "--", "cat", stdin="typed") == "typed"
+    assert "exit code 3" in await kubectl("exec", "web", "--", "sh", "-c", "exit 3", fails=True)
+    added = ("debug", "web", "--image=busybox:1", "--target=web", "--container=tool")
+    await kubectl(*added, "--", "sh", "-c", "echo debugging; exec sleep 600")
+    path = "jsonpath={.status.ephemeralContainerStatuses[0].state.running}"
+    await kubectl("wait", "pod/web", f"--for={path}", "--timeout=20s")
+    assert await kubectl("exec", "web", "--container=tool", "--", "pwd") == "/\n"
+    assert "tool" in await kubectl("describe", "pod", "web")
+    assert await kubectl("logs", "web", "--container=tool") == "debugging\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toe_async.sandbox.podstatus import ContainerState, backoff_seconds, phase, pod_status
+from toe_async.sandbox.podstatus import ContainerState, PodState, backoff_seconds, phase, pod_status
 
 WAITING = ContainerState("c")
 RUNNING = ContainerState("c", phase="running", reason="", ready=True)
@@ -41,8 +41,8 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
         (found,) = [one for one in status["conditions"] if one["type"] == "Ready"]
         return found["status"], found["lastTransitionTime"]
 
-    first = pod_status(pod, [], [WAITING], "127.0.0.2", "t1")
-    second = pod_status({**pod, "status": first}, [], [RUNNING], "127.0.0.2", "t2")
-    third = pod_status({**pod, "status": second}, [], [RUNNING], "127.0.0.2", "t3")
+    first = pod_status(pod, PodState([WAITING]), "t1")
+    second = pod_status({**pod, "status": first}, PodState([RUNNING]), "t2")
+    third = pod_status({**pod, "status": second}, PodState([RUNNING]), "t3")
     assert [ready(one) for one in (first, second, third)] == [("False", "t1"), ("True", "t2"), ("True", "t2")]
     assert third["startTime"] == "t1"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from tests.sinks.fake_s3 import CANARY, Answer, FakeS3, failure, hang_up, serving
 from toe_async.apis.captures import CaptureRecord, S3Ref
@@ -147,6 +148,19 @@ def test_no_artifact_has_too_many_parts(size: int, part: int) -> None:
     """S3 takes 10,000."""
     assert part_size(size) == part
     assert -(-size // part_size(size)) <= MOST_PARTS
+
+
+@pytest.mark.parametrize("data", [b"x", b"x" * BIG])
+async def test_days_of_retention_are_a_tag_of_the_object_and_its_manifest(
+    store: Store, s3: FakeS3, spooled: MakeEntry, make_record: MakeRecord, data: bytes
+) -> None:
+    """For a lifecycle rule; who asks for none needs no right to tag."""
+    await store(await spooled(make_record("plain"), b"plain"))
+    assert not any("x-amz-tagging" in headers for headers in s3.headers)
+    await store(await spooled(replace(make_record("kept", pod="web-1"), retention_days=7), data))
+    tagged = [name for (name, _), held in zip(s3.requests, s3.headers, strict=True) if "x-amz-tagging" in held]
+    assert tagged == ["Create" if len(data) == BIG else "Put", "Put"]
+    assert {held["x-amz-tagging"] for held in s3.headers if "x-amz-tagging" in held} == {"toe-retention-days=7"}
 
 
 async def test_a_custom_endpoint_gets_no_checksum_that_old_stores_refuse(

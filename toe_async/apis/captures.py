@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from toe_async.apis.meta import Wire
+from toe_async.apis.reasons import Reason
 
 
 class Target(Wire, frozen=True, kw_only=True):
@@ -40,11 +41,15 @@ class CollectorRef(Wire, frozen=True, kw_only=True, tag="collector"):
 
 SinkRef = S3Ref | CollectorRef
 
-CaptureReason = Literal["threshold-exceeded", "on-demand"]
+CaptureReason = Literal["threshold-exceeded", "on-demand", "scheduled"]
 
 
 class CaptureRecord(Wire, frozen=True, kw_only=True):
-    """All that is known when a capture is claimed. `id` is derived from the same facts by every replica (D1)."""
+    """All that is known when a capture is claimed. `id` is derived from the same facts by every replica (D1).
+
+    Artifacts are named after `named_at`, so that who fetches one again gives it the same name; without it each is named
+    after the instant at which it was received.
+    """
 
     id: str
     group: str = "profiling.io"
@@ -60,6 +65,9 @@ class CaptureRecord(Wire, frozen=True, kw_only=True):
     sink: SinkRef
     matching_labels: dict[str, str]
     types: tuple[str, ...] = ()
+    tool: str = "pprof"
+    retention_days: int | None = None
+    named_at: datetime | None = None
 
 
 class ArtifactRecord(Wire, frozen=True, kw_only=True):
@@ -79,3 +87,27 @@ class Receipt(Wire, frozen=True, kw_only=True):
     uri: str
     size: int
     sha256: str
+
+
+class StoredLeaf(Wire, frozen=True, kw_only=True):
+    """One artifact of a capture, as whoever keeps it tells."""
+
+    leaf: str
+    uri: str
+    size: int
+    sha256: str
+
+
+class Standing(Wire, frozen=True, kw_only=True):
+    """Where a registered capture stands. Only an open one takes uploads; a complete one has everything."""
+
+    state: Literal["Open", "Complete", "Cancelled"]
+    artifacts: tuple[StoredLeaf, ...] = ()
+
+
+class NotStored(Wire, frozen=True, kw_only=True):
+    """Something could not be stored or asked: why, in one word and one sentence. A final answer stays what it is."""
+
+    reason: Reason
+    message: str
+    final: bool = False

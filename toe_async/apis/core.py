@@ -13,6 +13,8 @@ from toe_async.lib.quantities import parse_quantity
 
 GRANT_ANNOTATIONS: Final[tuple[str, ...]] = ("profiling.io/allow-from", "bolometer.io/allow-from")
 """By these a namespace lets configurations of other namespaces reach its pods; the first that is there counts."""
+POWERTOOLS_GRANT: Final = "toe.run/powertools-from"
+"""By this a namespace lets PowerTools of other namespaces run in its pods: names and globs, separated by commas."""
 
 
 class NamespaceObject(Struct, frozen=True, gc=False):
@@ -50,10 +52,13 @@ _decode_object = Decoder(_Object)
 _decode_node = Decoder(_Node)
 
 
+_GRANTS: Final = (*GRANT_ANNOTATIONS, POWERTOOLS_GRANT)
+
+
 def decode_namespace(raw: bytes | Raw) -> NamespaceObject:
     """Raises msgspec.DecodeError for what is no namespace."""
     meta = _decode_object(raw).metadata
-    grants = {key: meta.annotations[key] for key in GRANT_ANNOTATIONS if key in meta.annotations}
+    grants = {key: meta.annotations[key] for key in _GRANTS if key in meta.annotations}
     return NamespaceObject(meta.name, meta.resource_version, meta.labels, grants)
 
 

@@ -6,7 +6,9 @@ import msgspec
 import yaml
 from msgspec import Struct, field
 
-from toe_async.apis.kinds import BOLOMETER_CONFIGS, PROFILING_CONFIGS, Kind
+from toe_async.apis.kinds import BOLOMETER_CONFIGS, POWER_TOOL_CONFIGS, POWER_TOOLS, PROFILING_CONFIGS, Kind
+from toe_async.apis.powertool import STARTED_RULES, PowerTool
+from toe_async.apis.powertoolconfig import PowerToolConfig
 from toe_async.apis.profilingconfig import ProfilingConfig
 from toe_async.apis.schema import Schema, schema_of
 
@@ -29,6 +31,10 @@ class Column(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tr
     description: str
     priority: int = 0
 
+
+_AGE: Final = Column(
+    name="Age", type="date", json_path=".metadata.creationTimestamp", description="Since its creation."
+)
 
 PROFILING_CONFIG_COLUMNS: Final = (
     Column(
@@ -61,13 +67,71 @@ PROFILING_CONFIG_COLUMNS: Final = (
         description="What is going on, in one sentence.",
         priority=1,
     ),
-    Column(name="Age", type="date", json_path=".metadata.creationTimestamp", description="Since its creation."),
+    _AGE,
 )
 
 
-def crd(kind: Kind, struct: type[Struct], columns: tuple[Column, ...]) -> dict[str, Any]:
-    """The definition of one kind. `struct` has the fields `spec` and `status` beside the usual ones."""
-    schema = schema_of(struct)
+POWER_TOOL_COLUMNS: Final = (
+    Column(name="Phase", type="string", json_path=".status.phase", description="Where the run stands."),
+    Column(name="Tool", type="string", json_path=".spec.tool.name", description="The tool that runs."),
+    Column(name="Selected", type="integer", json_path=".status.selectedPods", description="Targets of the run."),
+    Column(
+        name="Done", type="integer", json_path=".status.completedPods", description="Targets whose output is stored."
+    ),
+    Column(name="Failed", type="integer", json_path=".status.failedPods", description="Targets that failed."),
+    Column(
+        name="Reason",
+        type="string",
+        json_path='.status.conditions[?(@.type=="Running")].reason',
+        description="Why it stands where it stands.",
+    ),
+    Column(
+        name="Message",
+        type="string",
+        json_path='.status.conditions[?(@.type=="Running")].message',
+        description="What is going on, in one sentence.",
+        priority=1,
+    ),
+    Column(name="Mode", type="string", json_path=".spec.output.mode", description="Where output goes.", priority=1),
+    Column(name="Bytes", type="integer", json_path=".status.bytesWritten", description="Bytes stored.", priority=1),
+    _AGE,
+)
+
+POWER_TOOL_CONFIG_COLUMNS: Final = (
+    Column(
+        name="Ready",
+        type="string",
+        json_path='.status.conditions[?(@.type=="Ready")].status',
+        description="Whether the tool can be used.",
+    ),
+    Column(name="Tool", type="string", json_path=".spec.name", description="The name that PowerTools ask for."),
+    Column(name="Image", type="string", json_path=".spec.image", description="The tool's image.", priority=1),
+    Column(
+        name="Reason",
+        type="string",
+        json_path='.status.conditions[?(@.type=="Ready")].reason',
+        description="Why it is ready or not.",
+    ),
+    Column(name="LastUsed", type="date", json_path=".status.lastUsed", description="Since a PowerTool ran it."),
+    Column(
+        name="Message",
+        type="string",
+        json_path='.status.conditions[?(@.type=="Ready")].message',
+        description="What keeps it from being used, in one sentence.",
+        priority=1,
+    ),
+    _AGE,
+)
+
+
+def crd(
+    kind: Kind, struct: type[Struct], columns: tuple[Column, ...], object_rules: Schema | None = None
+) -> dict[str, Any]:
+    """The definition of one kind. `struct` has the fields `spec` and `status` beside the usual ones.
+
+    `object_rules` sit on the object itself: on a write of the spec they see the status that is stored.
+    """
+    schema = schema_of(struct) | (object_rules or {})
     schema["properties"] = schema["properties"] | _OBJECT_FIELDS
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -100,8 +164,10 @@ def crd(kind: Kind, struct: type[Struct], columns: tuple[Column, ...]) -> dict[s
 
 def all_crds() -> tuple[dict[str, Any], ...]:
     """Every CustomResourceDefinition of the project."""
-    return tuple(
-        crd(kind, ProfilingConfig, PROFILING_CONFIG_COLUMNS) for kind in (PROFILING_CONFIGS, BOLOMETER_CONFIGS)
+    return (
+        *(crd(kind, ProfilingConfig, PROFILING_CONFIG_COLUMNS) for kind in (PROFILING_CONFIGS, BOLOMETER_CONFIGS)),
+        crd(POWER_TOOLS, PowerTool, POWER_TOOL_COLUMNS, STARTED_RULES),
+        crd(POWER_TOOL_CONFIGS, PowerToolConfig, POWER_TOOL_CONFIG_COLUMNS),
     )
 
 

@@ -112,5 +112,10 @@ API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices", "APIService",
 PROFILING_CONFIGS = Kind("profiling.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("pc", "prof"))
 BOLOMETER_CONFIGS = Kind("bolometer.io", "v1alpha1", "profilingconfigs", "ProfilingConfig", short_names=("bpc",))
 
+POWER_TOOLS = Kind("codriverlabs.ai.toe.run", "v1alpha1", "powertools", "PowerTool", short_names=("pt",))
+POWER_TOOL_CONFIGS = Kind(
+    "codriverlabs.ai.toe.run", "v1alpha1", "powertoolconfigs", "PowerToolConfig", short_names=("ptc",)
+)
+
 ARTIFACTS = Kind("artifacts.toe.run", "v1alpha1", "artifacts", "Artifact", short_names=("art",))
 """Served by the collector, not by a CRD."""

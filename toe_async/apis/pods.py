@@ -2,24 +2,27 @@
 
 A pod's JSON is about 8 KB, of which we need a few hundred bytes. Only the fields named here are decoded; equal label
 sets and equal container lists are one object in memory (a Deployment's pods differ in neither), and the values of
-annotations that do not concern us are never looked at. A pool that reaches its bound is emptied: sharing starts over,
-held pods stay valid.
+annotations that do not concern us are never looked at; nor are volumes without a claim, and ephemeral containers that
+are none of our tools. A pool that reaches its bound is emptied: sharing starts over, held pods stay valid.
 """
 
 import sys
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct, field
 
-from toe_async.apis.meta import OwnerReference, Wire, without_nulls
+from toe_async.apis.meta import Decoder, OwnerReference, Wire, without_nulls
 from toe_async.lib.quantities import parse_quantity
 
 ANNOTATION_PREFIXES: Final = ("profiling.io/", "bolometer.io/")
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
+MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
+TOOL_PREFIX: Final = "toe-"
+"""What the names of our own ephemeral containers begin with; the admission policy of the operator holds it to that."""
 POOL_LIMIT: Final = 50_000
 """Distinct label sets or container lists that are shared at most; some 20 MB when every one is distinct."""
 
@@ -38,10 +41,29 @@ class Container(Struct, frozen=True, gc=False):
     memory_limit: float | None
 
 
+class ToolContainer(Struct, frozen=True, gc=False):
+    """An ephemeral container of ours, from spec and status; `state` is empty until the kubelet has said something.
+
+    `target` is the container whose processes it sees. `reason` and `message` are the kubelet's words for a waiting one,
+    the termination message for one that has ended.
+    """
+
+    name: str
+    target: str
+    state: Literal["", "waiting", "running", "terminated"]
+    reason: str
+    message: str
+    exit_code: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    image_id: str
+
+
 class Pod(Struct, frozen=True, gc=False):
     """The slice of a pod that decisions use. `containers` are spec.containers, then restartable init containers.
 
-    `owner_*` is the controlling owner, empty without one. `annotations` holds our keys only.
+    `owner_*` is the controlling owner, empty without one. `annotations` holds our keys only. `mirror` tells of a static
+    pod, `os` is what spec.os says (mostly nothing), `claims` are the claims among its volumes.
     """
 
     namespace: str
@@ -60,6 +82,11 @@ class Pod(Struct, frozen=True, gc=False):
     owner_name: str
     start_time: datetime | None
     containers: tuple[Container, ...]
+    created: datetime | None = None
+    mirror: bool = False
+    os: str = ""
+    claims: tuple[str, ...] = ()
+    tools: tuple[ToolContainer, ...] = ()
 
 
 Amount = str | int | float | None
@@ -87,11 +114,21 @@ class _Container(Wire, frozen=True, kw_only=True):
     restart_policy: str | None = None
 
 
+_NOTHING = Raw(b"")
+
+
+class _Os(Wire, frozen=True, kw_only=True):
+    name: str = ""
+
+
 class _Spec(Wire, frozen=True, kw_only=True):
     node_name: str = ""
     host_network: bool = False
+    os: _Os | None = None
     containers: tuple[_Container, ...] | None = None
     init_containers: tuple[_Container, ...] | None = None
+    ephemeral_containers: Raw = _NOTHING
+    volumes: Raw = _NOTHING
 
 
 class _Condition(Wire, frozen=True, kw_only=True):
@@ -104,9 +141,58 @@ class _Status(Wire, frozen=True, kw_only=True):
     pod_ip: str = field(name="podIP", default="")
     start_time: datetime | None = None
     conditions: tuple[_Condition, ...] | None = None
+    ephemeral_container_statuses: Raw = _NOTHING
 
 
-_NOTHING = Raw(b"")
+class ClaimSource(Wire, frozen=True, kw_only=True):
+    """A claim that a volume names."""
+
+    claim_name: str = ""
+    read_only: bool = False
+
+
+class GenericEphemeral(Wire, frozen=True, kw_only=True):
+    """A volume whose claim is made with the pod."""
+
+
+class _Volume(Wire, frozen=True, kw_only=True):
+    name: str = ""
+    persistent_volume_claim: ClaimSource | None = None
+    ephemeral: GenericEphemeral | None = None
+
+
+class _Ephemeral(Wire, frozen=True, kw_only=True):
+    name: str = ""
+    target_container_name: str = ""
+
+
+class _Waiting(Wire, frozen=True, kw_only=True):
+    reason: str = ""
+    message: str = ""
+
+
+class _Running(Wire, frozen=True, kw_only=True):
+    started_at: datetime | None = None
+
+
+class _Terminated(Wire, frozen=True, kw_only=True):
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class _State(Wire, frozen=True, kw_only=True):
+    waiting: _Waiting | None = None
+    running: _Running | None = None
+    terminated: _Terminated | None = None
+
+
+class _EphemeralStatus(Wire, frozen=True, kw_only=True):
+    name: str = ""
+    image_id: str = field(name="imageID", default="")
+    state: _State = _State()
 
 
 class _Metadata(Wire, frozen=True, kw_only=True):
@@ -114,6 +200,7 @@ class _Metadata(Wire, frozen=True, kw_only=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    creation_timestamp: datetime | None = None
     deletion_timestamp: str | None = None
     labels: Raw = _NOTHING
     annotations: Raw = _NOTHING
@@ -127,6 +214,9 @@ class _Pod(Wire, frozen=True, kw_only=True):
 
 
 _NO_MAP: Final[Mapping[str, str]] = MappingProxyType({})
+_decode_volumes = Decoder(tuple[_Volume, ...])
+_decode_ephemerals = Decoder(tuple[_Ephemeral, ...])
+_decode_ephemeral_statuses = Decoder(tuple[_EphemeralStatus, ...])
 _Declared = tuple[tuple[_Container, ...] | None, tuple[_Container, ...] | None]
 
 
@@ -138,11 +228,13 @@ class PodDecoder:
         self._map = msgspec.json.Decoder(dict[str, str | None])
         self._labels: dict[bytes, Mapping[str, str]] = {}
         self._containers: dict[_Declared, tuple[Container, ...]] = {}
+        self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def reset(self) -> None:
         """Forgets the shared parts; call it at a resync, so that what died out is freed."""
         self._labels.clear()
         self._containers.clear()
+        self._claims.clear()
 
     def decode(self, raw: bytes | Raw) -> Pod:
         """The pod in `raw`. Nulls count as absent. Raises msgspec.DecodeError; the bytes are not kept alive."""
@@ -173,7 +265,26 @@ class PodDecoder:
             owner_name,
             status.start_time,
             self._containers_of(spec),
+            # One object for two equal instants: a pod mostly starts in the second in which it is made.
+            status.start_time if meta.creation_timestamp == status.start_time else meta.creation_timestamp,
+            b"config.mirror" in bytes(meta.annotations) and MIRROR_ANNOTATION in self._strings(bytes(meta.annotations)),
+            sys.intern(spec.os.name) if spec.os else "",
+            self._claims_of(meta.name, spec.volumes),
+            _tools(spec.ephemeral_containers, status.ephemeral_container_statuses),
         )
+
+    def _claims_of(self, pod: str, raw: Raw) -> tuple[str, ...]:
+        text = bytes(raw)
+        if b"persistentVolumeClaim" not in text and b"volumeClaimTemplate" not in text:
+            return ()
+        held = (
+            claim_of(pod, one.name, one.persistent_volume_claim or ClaimSource(), generic=one.ephemeral is not None)
+            for one in _decode_volumes(text)
+        )
+        found = tuple(claim for claim in held if claim)
+        if len(self._claims) >= POOL_LIMIT:
+            self._claims.clear()
+        return self._claims.setdefault(found, found)
 
     def _labels_of(self, raw: Raw) -> Mapping[str, str]:
         key = bytes(raw)
@@ -216,6 +327,36 @@ class PodDecoder:
                 self._containers.clear()
             self._containers[key] = held
         return held
+
+
+def claim_of(pod: str, volume: str, named: ClaimSource, *, generic: bool) -> str:
+    """The claim behind a volume; the one of a generic ephemeral volume is called POD-VOLUME (Kubernetes' rule)."""
+    return named.claim_name or (f"{pod}-{volume}" if generic else "")
+
+
+def _tools(declared: Raw, statuses: Raw) -> tuple[ToolContainer, ...]:
+    if b"toe-" not in bytes(declared):
+        return ()
+    ours = [one for one in _decode_ephemerals(declared) if one.name.startswith(TOOL_PREFIX)]
+    said = bytes(statuses)
+    known = {one.name: one for one in _decode_ephemeral_statuses(said)} if said not in {b"", b"null"} else {}
+    return tuple(_tool(one, known.get(one.name, _EphemeralStatus())) for one in ours)
+
+
+def _tool(declared: _Ephemeral, status: _EphemeralStatus) -> ToolContainer:
+    name, target, image = declared.name, declared.target_container_name, status.image_id
+    match status.state:
+        case _State(terminated=_Terminated() as ended):
+            instants = ended.started_at, ended.finished_at
+            return ToolContainer(
+                name, target, "terminated", ended.reason, ended.message, ended.exit_code, *instants, image
+            )
+        case _State(running=_Running(started_at=since)):
+            return ToolContainer(name, target, "running", "", "", None, since, None, image)
+        case _State(waiting=_Waiting() as held):
+            return ToolContainer(name, target, "waiting", held.reason, held.message, None, None, None, image)
+        case _:
+            return ToolContainer(name, target, "", "", "", None, None, None, image)
 
 
 def _is_ready(conditions: tuple[_Condition, ...] | None) -> bool:

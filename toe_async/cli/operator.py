@@ -12,13 +12,14 @@ from pathlib import Path
 
 from toe_async import __version__
 from toe_async.apis.captures import ArtifactRecord, CaptureRecord, Receipt
+from toe_async.apis.kinds import POWER_TOOLS
 from toe_async.apis.profilingconfig import ProfilingConfig
 from toe_async.apis.reasons import Reason
 from toe_async.capture.pprof import take
 from toe_async.capture.targets import opted_in
-from toe_async.cli import flags, process
+from toe_async.cli import flags, process, tools
 from toe_async.cli.serve import health_app, metrics_app, serving
-from toe_async.cli.watches import Watches, watches
+from toe_async.cli.watches import AnyInformer, Watches, watches
 from toe_async.controllers.profilingconfig.accounts import Accounts
 from toe_async.controllers.profilingconfig.controller import ProfilingConfigController
 from toe_async.controllers.profilingconfig.facts import ConfigKey
@@ -26,7 +27,6 @@ from toe_async.controllers.profilingconfig.ledger import Ledger
 from toe_async.controllers.profilingconfig.matching import PodIndex
 from toe_async.controllers.profilingconfig.monitor import MetricsMonitor
 from toe_async.controllers.profilingconfig.observe import Views
-from toe_async.controllers.profilingconfig.policy import PolicyMonitor
 from toe_async.controllers.profilingconfig.runner import CaptureRunner
 from toe_async.controllers.profilingconfig.sinkhealth import SinkHealth
 from toe_async.kube.client import Client, ClientSettings, connect
@@ -37,6 +37,7 @@ from toe_async.runtime.controller import Controller
 from toe_async.runtime.keys import Key
 from toe_async.runtime.leader import LeaderElector
 from toe_async.runtime.manager import Manager, Part, PartFailedError
+from toe_async.runtime.policy import PROFILING_POLICY, PolicyMonitor
 from toe_async.runtime.recorder import Recorder
 from toe_async.runtime.workqueue import WorkQueue
 from toe_async.sinks.allow import Allows
@@ -45,6 +46,7 @@ from toe_async.sinks.delivery import Delivery, DeliveryFailed
 from toe_async.sinks.errors import SinkError
 from toe_async.sinks.router import Sinks
 from toe_async.sinks.spool import Spool, SpoolEntry
+from toe_async.sinks.tooldeliveries import ToolDeliveries
 from toe_async.telemetry import log
 from toe_async.telemetry.health import Health
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -57,7 +59,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add = flags.from_environment(parser).add
     add("kubeconfig", flags.text, "", "how to reach the API server; default: the pod's service account", metavar="FILE")
     add("namespace", flags.text, os.environ.get("POD_NAMESPACE", "toe-system"), "namespace of this operator")
-    add("agents-namespace", flags.text, "toe-agents", "namespace of capture Secrets")
+    add("agents-namespace", flags.text, "toe-agents", "namespace of capture Secrets and of tools' own pods")
     add("sinks-file", flags.text, "", "the administrator's list of sinks; without it no S3 sink", metavar="FILE")
     add("collector-url", flags.text, "https://toe-collector.toe-system.svc:8443", "the collector")
     add("collector-ca", flags.text, "", "CA of the collector's certificate, PEM", metavar="FILE")
@@ -83,7 +85,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
         os.environ.get("POD_NAME") or socket.gethostname(),
         "who we are in claims and in the Lease",
     )
-    add("policy", flags.one_of("required", "optional"), "required", "whether the admission policy must be in force")
+    add(
+        "policy",
+        flags.one_of("required", "optional"),
+        "required",
+        "whether the admission policy for ProfilingConfigs must be in force",
+    )
+    tools.declare(add)
     add("shutdown-grace", flags.duration, timedelta(seconds=50), "how long a stop may take")
     add("log-format", flags.one_of("json", "console"), "json", "how log lines look")
     add("log-level", flags.one_of(*log.LEVELS), "info", "least level that is logged")
@@ -118,7 +126,7 @@ async def _assemble(
     """Make every part and say in which order they run."""
     clock = SystemClock()
     allow = await AllowFile.open(Path(given.sinks_file) if given.sinks_file else None, given.collector_url)
-    watched = watches(client, clock, metrics)
+    watched = watches(client, clock, metrics, given.namespace)
     index = PodIndex(opted_in)
     recorder = Recorder(
         client, component="toe-async/profilingconfig", instance=given.identity, clock=clock, metrics=metrics
@@ -151,13 +159,26 @@ async def _assemble(
     def retried(record: CaptureRecord, artifact: ArtifactRecord, reason: Reason, message: str) -> None:
         health_of_sinks.heard(record, message)
 
+    tool_deliveries = ToolDeliveries(spool, POWER_TOOLS.group)
     delivery = Delivery(
-        spool, sinks, report, on_retry=retried, clock=clock, metrics=metrics, deadline_seconds=upload_seconds
+        spool,
+        sinks,
+        tool_deliveries.reporting(report),
+        on_retry=retried,
+        clock=clock,
+        metrics=metrics,
+        deadline_seconds=upload_seconds,
     )
     runner.deliver_with(delivery)
     health_of_sinks = SinkHealth(delivery.probe, lambda place: controller.sink_changed(place))
     monitor = MetricsMonitor(client, index.opted_in, lambda namespace: controller.polled(namespace), clock, metrics)
-    policy = PolicyMonitor(client, lambda: controller.wake_all(), required=given.policy == "required")
+    policy = PolicyMonitor(
+        client,
+        PROFILING_POLICY,
+        lambda: controller.wake_all(),
+        required=given.policy == "required",
+        flag="--policy",
+    )
 
     def sink_answer(config: ProfilingConfig) -> tuple[bool, str | None]:
         return health_of_sinks.answer(controller.wanted(config))
@@ -215,10 +236,30 @@ async def _assemble(
     )
     workers = Controller("profilingconfig", queue, controller.reconcile, clock=clock, metrics=metrics)
 
+    side = await tools.tool_side(
+        given,
+        client,
+        watched,
+        stack,
+        allow=allow,
+        deliveries=tool_deliveries,
+        probe=delivery.probe,
+        owner=owner,
+        fence=elector.fence if elector else lambda: None,
+        clock=clock,
+        metrics=metrics,
+    )
+
+    def sinks_changed() -> None:
+        controller.wake_all()
+        side.wake_all()
+
     manager = Manager(clock=clock, elector=elector, grace=given.shutdown_grace.total_seconds())
     manager.add_service(Part("events", recorder.run, drain=recorder.drain))
     manager.add_service(Part("deliveries", delivery.run, drain=partial(_drained, spool)))
-    _add_recovery(manager, accounts, recovered)
+    for service in side.services:
+        manager.add_service(service)
+    _add_recovery(manager, accounts, [entry for entry in recovered if entry.record.group != POWER_TOOLS.group])
     _add_watches(manager, watched)
     captures_grace = 0.6 * given.shutdown_grace.total_seconds()
     manager.add_source(Part("captures", _forever, drain=partial(runner.drain, captures_grace)))
@@ -226,9 +267,10 @@ async def _assemble(
         Part("policy", policy.run),
         Part("metrics", monitor.run),
         Part("sinks", health_of_sinks.run),
-        Part("sinks file", partial(allow.run, controller.wake_all)),
+        Part("sinks file", partial(allow.run, sinks_changed)),
         Part("demand", controller.keep_demand),
         Part("profilingconfig", workers.run, drain=workers.drain),
+        *side.leading,
     ):
         manager.add_leading(part)
     _add_checks(health, manager, watched)
@@ -258,8 +300,14 @@ def _add_watches(manager: Manager, watched: Watches) -> None:
 def _add_checks(health: Health, manager: Manager, watched: Watches) -> None:
     # Liveness is that the loop turns and answers: an API server that is away is no reason to restart.
     health.add("started", manager.not_ready)
-    for informer in watched.required():
-        health.add(f"watch-{informer.resource}", informer.check)
+    for informer in watched.all():
+        check = informer.check if informer in watched.required() else partial(_check_if_there, informer)
+        health.add(f"watch-{informer.resource}", check)
+
+
+def _check_if_there(informer: AnyInformer) -> str | None:
+    """A kind whose CRD is not installed is no fault; one that was watched and went silent is."""
+    return informer.check() if informer.synced.is_set() else None
 
 
 def _sinks(given: argparse.Namespace, client: Client, allow: Allows, clock: SystemClock) -> Sinks:
@@ -281,8 +329,11 @@ def _pod_uid(watched: Watches, namespace: str, name: str) -> str | None:
 
 
 async def _drained(spool: Spool) -> None:
-    """Wait until everything received is stored; the caller brings the deadline."""
-    while spool.entries():  # noqa: ASYNC110 -- the spool tells what comes, not what goes
+    """Wait until everything received is stored; the caller brings the deadline.
+
+    What came of a tool is still with that tool: the next leader fetches it again.
+    """
+    while any(entry.record.group != POWER_TOOLS.group for entry in spool.entries()):  # noqa: ASYNC110 -- the spool tells what comes, not what goes
         await asyncio.sleep(0.2)
 
 

@@ -33,6 +33,25 @@ _LONGEST_SIZE = 15
 _log = log.get("collector.ingest")
 
 
+class StoredArtifact(msgspec.Struct, frozen=True):
+    """One artifact of a capture: its leaf, its name and address in the read API, and what it holds."""
+
+    leaf: str
+    name: str
+    uri: str
+    size: int
+    sha256: str
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What the operator gets: the record, and what is stored of it now."""
+
+    registration: Registration
+    directory: tuple[str, ...]
+    state: State
+    artifacts: list[StoredArtifact]
+
+
 class Ingest:
     """The handlers, and what they share. One per application."""
 
@@ -82,7 +101,10 @@ class Ingest:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def register(self, request: web.Request) -> web.Response:
-        """Keep a capture's record: 201, or 200 for the same capture again, or 409 for another one's id."""
+        """Keep a capture's record: 201, or 200 for the same capture again, or 409 for another one's id.
+
+        The answer tells where the capture stands and what is stored of it.
+        """
         self.uploads.refuse_when_stopping()
         await self._operator(request)
         body = await bodies.whole(request, _LARGEST_BODY, self._limits, self._clock)
@@ -96,7 +118,8 @@ class Ingest:
         async with self._locks.hold(wanted.id):
             status, record = await self._register(wanted)
         _log.info("capture registered", captureID=wanted.id, namespace=wanted.namespace, again=status == 200)
-        return json_reply(status, record)
+        stored = await self._stored(record) if status == 200 else []
+        return json_reply(status, Registered(record.registration, record.directory, record.state, stored))
 
     async def put(self, request: web.Request) -> web.Response:
         """Store one artifact, whole or in pieces.
@@ -179,6 +202,14 @@ class Ingest:
         return json_reply(200, record)
 
     # -- steps ------------------------------------------------------------------------------------------------------
+
+    async def _stored(self, record: Capture) -> list[StoredArtifact]:
+        found = [await self.uploads.find(record, leaf) for leaf in record.leaves]
+        return [
+            StoredArtifact(held.leaf, held.name, ARTIFACTS.path(held.namespace, held.name), held.size, held.sha256)
+            for held in found
+            if held is not None
+        ]
 
     async def _operator(self, request: web.Request) -> None:
         token = bearer(request.headers.getall("Authorization", []))

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from toe_async.collector.captures import Capture, State, is_sha256
+from toe_async.collector.captures import Capture, State, allows, is_sha256
 from toe_async.collector.errors import Refused
 
 _SPAN = re.compile(r"bytes (?:([0-9]{1,15})-([0-9]{1,15})|\*)/([0-9]{1,15}|\*)")
@@ -82,6 +82,11 @@ class Already(Struct, frozen=True):
 Verdict = Accept | Already | Refused
 
 
+def not_registered() -> Refused:
+    """403: the capture may not have this artifact."""
+    return Refused(403, "LeafNotRegistered", "this capture was registered without an artifact of that name")
+
+
 def _digest_is_one(facts: Facts, record: Capture) -> Verdict | None:
     if facts.declared_sha256 and not is_sha256(facts.declared_sha256):
         return Refused(400, "BadDigest", "X-Toe-Sha256 is not a SHA-256 in 64 lower-case hex digits")
@@ -89,8 +94,8 @@ def _digest_is_one(facts: Facts, record: Capture) -> Verdict | None:
 
 
 def _leaf_is_registered(facts: Facts, record: Capture) -> Verdict | None:
-    if facts.leaf not in record.registration.leaves:
-        return Refused(403, "LeafNotRegistered", "this capture was registered without an artifact of that name")
+    if not allows(record, facts.leaf):
+        return not_registered()
     return None
 
 

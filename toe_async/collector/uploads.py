@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from toe_async.collector import bodies, captures, paths, upload
 from toe_async.collector.artifacts import Artifacts
@@ -177,7 +178,7 @@ class Uploads:
             writer.end(why)
         for writer in writers:
             await writer.gone.wait()  # bounded by one step of the disk, or a commit
-        await self._remove(capture, record.registration.leaves)
+        await self._remove(capture, record.leaves)
 
     async def sweep(self, now: datetime) -> None:
         """Remove the parts that nobody may go on with; count those that somebody may."""
@@ -211,7 +212,7 @@ class Uploads:
 
     async def find(self, record: Capture | None, leaf: str) -> Manifest | None:
         """What is stored of a capture under this leaf."""
-        if record is None or leaf not in record.registration.leaves:
+        if record is None or leaf not in record.leaves:
             return None
         r = record.registration
         held = await self._artifacts.find(record.directory, paths.file_name(r.pod, r.container, r.id, leaf))
@@ -226,6 +227,7 @@ class Uploads:
             verdict = await self._judge(asked, claim)
             if isinstance(verdict, Already):
                 return await self._already(verdict, asked.leaf)
+            await self._enter(asked)
             async with self.parts.fresh() as part:
                 await self._receive(writer, part, claim, verdict)
                 _check_whole(asked, part)
@@ -246,6 +248,7 @@ class Uploads:
                 return await self._already(verdict, leaf)
             if span.first != offset:
                 raise WrongOffset(offset)
+            await self._enter(asked)
             async with self.parts.resumed(capture, leaf) as part:
                 return await self._append(writer, span, part, claim, verdict)
         finally:
@@ -288,6 +291,16 @@ class Uploads:
             claim.size = set_aside
             raise verdict
         return verdict
+
+    async def _enter(self, asked: Asked) -> None:
+        """Write a leaf that only a glob allows into the record, so that everybody finds what becomes of it."""
+        async with self._locks.hold(asked.capture):
+            record = await self._records.get(asked.capture)
+            if record is None or record.state is not State.OPEN or asked.leaf in record.leaves:
+                return  # one that was closed just now is refused where it is committed
+            if not captures.allows(record, asked.leaf):
+                raise upload.not_registered()
+            await self._records.update(replace(record, matched=(*record.matched, asked.leaf)))
 
     async def _set_aside(self, asked: Asked, claim: Claim, record: Capture, size: int) -> None:
         """Also for what was not declared: a chunked body has room for itself as it comes, or ends."""
@@ -387,12 +400,12 @@ class Uploads:
     async def _offset(self, asked: Asked) -> int:
         # A leaf reaches the disk only when the record names it.
         record = await self._records.get(asked.capture)
-        if record is None or asked.leaf not in record.registration.leaves:
+        if record is None or asked.leaf not in record.leaves:
             return 0
         return await self.parts.offset(asked.capture, asked.leaf)
 
     async def _kept_of(self, record: Capture, but: str) -> int:
-        found = [await self.find(record, leaf) for leaf in record.registration.leaves if leaf != but]
+        found = [await self.find(record, leaf) for leaf in record.leaves if leaf != but]
         return sum(held.size for held in found if held is not None)
 
     async def _free(self) -> int:

@@ -119,6 +119,17 @@ class PortForwardBroken(PortForwardError):  # noqa: N818
     """It ended before the answer was whole: Truncated, DeadlineExceeded or PortForwardFailed."""
 
 
+class RemoteCommandError(KubeError):
+    """An attach or exec failed after the API server had agreed to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(clip(message))
+
+
+class RemoteCommandBroken(RemoteCommandError):  # noqa: N818
+    """The connection broke or the peer left the protocol; what runs there may well go on."""
+
+
 _BY_STATUS: dict[int, type[ApiError]] = {
     401: Unauthorized,
     403: Forbidden,

@@ -14,6 +14,7 @@ from toe_async.apis.kinds import Kind
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML: the body may be JSON
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -173,6 +174,24 @@ def merge_patch(
     return Request("PATCH", path, _query(("fieldManager", field_manager)), body, MERGE_PATCH, timeout=timeout)
 
 
+def strategic_patch(
+    kind: Kind,
+    namespace: str | None,
+    name: str,
+    body: bytes,
+    *,
+    subresource: str = "",
+    field_manager: str = "",
+    timeout: float | None = None,
+) -> Request:
+    """Patch a built-in kind by strategic merge: elements of its lists are joined by name instead of replaced.
+
+    With ``metadata.uid`` in the body another object of that name is refused with 409.
+    """
+    path = kind.path(namespace, name, subresource)
+    return Request("PATCH", path, _query(("fieldManager", field_manager)), body, STRATEGIC_PATCH, timeout=timeout)
+
+
 def apply(
     kind: Kind,
     namespace: str | None,
@@ -196,20 +215,23 @@ def delete(
     name: str,
     *,
     uid: str = "",
+    resource_version: str = "",
     grace_period_seconds: int | None = None,
     propagation: Literal["Background", "Foreground", "Orphan"] | None = None,
     timeout: float | None = None,
 ) -> Request:
-    """Delete an object; with ``uid`` only that incarnation of it (else 409)."""
+    """Delete an object; only that incarnation (``uid``) and that state of it (``resource_version``), else 409."""
     query = _query(("gracePeriodSeconds", grace_period_seconds), ("propagationPolicy", propagation))
-    body = b'{"apiVersion":"v1","kind":"DeleteOptions","preconditions":{"uid":"%s"}}' % _uid(uid) if uid else None
+    wanted = [b'"uid":"%s"' % _plain(uid, "UID")] if uid else []
+    wanted += [b'"resourceVersion":"%s"' % _plain(resource_version, "resourceVersion")] if resource_version else []
+    body = b'{"apiVersion":"v1","kind":"DeleteOptions","preconditions":{%s}}' % b",".join(wanted) if wanted else None
     return Request("DELETE", kind.path(namespace, name), query, body, timeout=timeout)
 
 
-def _uid(uid: str) -> bytes:
-    if not uid.isascii() or not uid.replace("-", "").isalnum():
-        raise ValueError(f"{uid[:80]!r} is no UID")
-    return uid.encode("ascii")
+def _plain(text: str, what: str) -> bytes:
+    if not text.isascii() or not text.replace("-", "").isalnum():
+        raise ValueError(f"{text[:80]!r} is no {what}")
+    return text.encode("ascii")
 
 
 def _query(*pairs: tuple[str, str | int | None]) -> Query:

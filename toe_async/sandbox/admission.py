@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from celpy import celtypes
+from celpy.evaluation import CELEvalError
 from msgspec import Struct, structs
 
 from toe_async.sandbox.cel import CelError, Program, to_cel
@@ -61,10 +62,11 @@ class Admission:
         spec, name = policy["spec"], policy["metadata"]["name"]
         said = f"ValidatingAdmissionPolicy '{name}' with binding '{binding}' denied request: "
         try:
-            variables = self._variables(spec, attempt)
+            variables = self._variables(attempt)
             for condition in spec.get("matchConditions") or ():
                 if not self._program(condition["expression"]).holds(variables):
                     return
+            variables["variables"] = self._composed(spec, variables)
             for validation in spec.get("validations") or ():
                 if self._program(validation["expression"]).holds(variables):
                     continue
@@ -76,7 +78,7 @@ class Admission:
             if spec.get("failurePolicy", "Fail") == "Fail":
                 raise _denied(attempt, "Invalid", f"{said}expression resulted in error: {error}") from error
 
-    def _variables(self, spec: JsonObject, attempt: Attempt) -> dict[str, Any]:
+    def _variables(self, attempt: Attempt) -> dict[str, Any]:
         request = {
             "operation": attempt.operation,
             "namespace": attempt.namespace,
@@ -90,17 +92,24 @@ class Admission:
             },
             "userInfo": {"username": attempt.user.name, "uid": attempt.user.uid, "groups": list(attempt.user.groups)},
         }
-        variables: dict[str, Any] = {
+        return {
             "request": to_cel(request),
             "object": to_cel(attempt.obj),
             "oldObject": to_cel(attempt.old),
             "authorizer": Authorizer(lambda want: authorize(self._store, attempt.user, want)),
         }
-        composed: dict[str, Any] = {}
+
+    def _composed(self, spec: JsonObject, variables: dict[str, Any]) -> celtypes.MapType:
+        """The policy's own variables. One that cannot be computed is an error only where it is used."""
+        composed = celtypes.MapType()
         for one in spec.get("variables") or ():
-            composed[one["name"]] = self._program(one["expression"]).value({**variables, "variables": composed})
-            variables["variables"] = composed
-        return variables
+            held: Any
+            try:
+                held = self._program(one["expression"]).value({**variables, "variables": composed})
+            except CelError as error:
+                held = CELEvalError(str(error))
+            composed[celtypes.StringType(one["name"])] = held
+        return composed
 
     def _program(self, source: str) -> Program:
         held = self._programs.get(source)

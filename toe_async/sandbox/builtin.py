@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from toe_async.sandbox import apiservices, crds
+from toe_async.sandbox import apiservices, crds, ephemeral, podsecurity
 from toe_async.sandbox.resources import (
     APISERVICES,
+    CLAIMS,
     CRDS,
     ENDPOINT_SLICES,
     EVENTS,
@@ -31,6 +32,9 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _ANY_NAME = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _ANNOTATION_BYTES = 256 * 1024
+_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+_OMITTED_WHEN_FALSE = ("stdin", "stdinOnce", "tty")
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 
 
 def check_metadata(resource: Resource, meta: JsonObject) -> list[Cause]:
@@ -101,11 +105,13 @@ def _default_pod(obj: JsonObject, old: JsonObject | None) -> None:
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("enableServiceLinks", True)
-    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+    for container in [one for kind in _CONTAINERS for one in spec.get(kind) or ()]:
         container.setdefault("resources", {})
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
-        container.setdefault("imagePullPolicy", "IfNotPresent")
+        container.setdefault("imagePullPolicy", _pull_policy(container.get("image") or ""))
+        for name in [name for name in _OMITTED_WHEN_FALSE if container.get(name) is False]:
+            del container[name]
         for port in container.get("ports") or ():
             port.setdefault("protocol", "TCP")
         limits = container["resources"].get("limits") or {}
@@ -115,6 +121,12 @@ def _default_pod(obj: JsonObject, old: JsonObject | None) -> None:
                 requests.setdefault(name, value)
     if old is None:
         obj["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
+
+
+def _pull_policy(image: str) -> str:
+    name = image.rpartition("/")[2]
+    fixed = "@" in name or (":" in name and not name.endswith(":latest"))
+    return "IfNotPresent" if fixed else "Always"
 
 
 def _qos(spec: JsonObject) -> str:
@@ -163,12 +175,22 @@ def _default_slice(obj: JsonObject, _: JsonObject | None) -> None:
         port.setdefault("protocol", "TCP")
 
 
+def _default_claim(obj: JsonObject, old: JsonObject | None) -> None:
+    """A claim is bound at once: the sandbox has a folder for each."""
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("volumeMode", "Filesystem")
+    if old is None:
+        capacity = (spec.get("resources") or {}).get("requests") or {}
+        obj["status"] = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": capacity}
+
+
 def _default_crd(obj: JsonObject, _: JsonObject | None) -> None:
     crds.default(obj)
 
 
 _DEFAULTS: dict[tuple[str, str], Callable[[JsonObject, JsonObject | None], None]] = {
     PODS.storage_key: _default_pod,
+    CLAIMS.storage_key: _default_claim,
     NAMESPACES.storage_key: _default_namespace,
     SECRETS.storage_key: _default_secret,
     CRDS.storage_key: _default_crd,
@@ -178,13 +200,19 @@ _DEFAULTS: dict[tuple[str, str], Callable[[JsonObject, JsonObject | None], None]
 }
 
 
-def check(resource: Resource, obj: JsonObject, old: JsonObject | None) -> list[Cause]:
-    """What is wrong with an object of a built-in kind."""
+def check(resource: Resource, obj: JsonObject, old: JsonObject | None, subresource: str = "") -> list[Cause]:
+    """What is wrong with an object of a built-in kind, written whole or through a subresource."""
     match resource.storage_key:
         case PODS.storage_key:
+            if old is not None and subresource == ephemeral.SUBRESOURCE:
+                return ephemeral.check(obj, old)
             return _check_pod(obj, old)
+        case NAMESPACES.storage_key:
+            return podsecurity.check_labels(obj["metadata"].get("labels") or {})
         case CRDS.storage_key:
             return crds.validate(obj)
+        case CLAIMS.storage_key:
+            return _check_claim(obj["spec"])
         case LEASES.storage_key:
             return _check_lease(obj)
         case EVENTS.storage_key:
@@ -194,6 +222,22 @@ def check(resource: Resource, obj: JsonObject, old: JsonObject | None) -> list[C
         case ENDPOINT_SLICES.storage_key:
             return apiservices.check_slice(obj)
     return []
+
+
+def _check_claim(spec: JsonObject) -> list[Cause]:
+    causes = []
+    modes = spec.get("accessModes") or ()
+    if not modes:
+        message = "Required value: at least 1 access mode is required"
+        causes.append(Cause("FieldValueRequired", message, "spec.accessModes"))
+    for mode in modes:
+        if mode not in _ACCESS_MODES:
+            listed = ", ".join(f'"{one}"' for one in _ACCESS_MODES)
+            message = f'Unsupported value: "{mode}": supported values: {listed}'
+            causes.append(Cause("FieldValueNotSupported", message, "spec.accessModes"))
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        causes.append(Cause("FieldValueRequired", "Required value", "spec.resources[storage]"))
+    return causes
 
 
 def _check_event(obj: JsonObject) -> list[Cause]:
@@ -220,6 +264,8 @@ def _check_pod(obj: JsonObject, old: JsonObject | None) -> list[Cause]:
         names.add(name)
         if not container.get("image"):
             causes.append(Cause("FieldValueRequired", "Required value", f"{path}.image"))
+    if old is None and spec.get("ephemeralContainers"):
+        causes.append(Cause("FieldValueForbidden", "Forbidden: cannot be set on create", "spec.ephemeralContainers"))
     policy = spec["restartPolicy"]
     if policy not in {"Always", "OnFailure", "Never"}:
         message = f'Unsupported value: "{policy}": supported values: "Always", "Never", "OnFailure"'

@@ -78,10 +78,14 @@ def _functions() -> dict[str, Callable[..., Any]]:
     def split(text: Any, by: Any) -> Any:
         return celtypes.ListType([celtypes.StringType(part) for part in str(text).split(str(by))])
 
+    def join(parts: Any, by: Any = "") -> Any:
+        return celtypes.StringType(str(by).join(str(part) for part in parts))
+
     return {
         "isQuantity": is_quantity,
         "quantity": quantity,
         "split": split,
+        "join": join,
         "lowerAscii": lambda text: celtypes.StringType(str(text).lower()),
         "isGreaterThan": lambda left, right: celtypes.BoolType(left > right),
         "isLessThan": lambda left, right: celtypes.BoolType(left < right),

@@ -14,11 +14,20 @@ RIGHTS = (
     "program/rbac-operator.yaml",
     "program/rbac-collector.yaml",
     "program/admission-policy.yaml",
+    "program/admission-policy-powertools.yaml",
+    "program/admission-policy-operator.yaml",
 )
 """The files of deploy/ that say where operator and collector run and what they may do."""
 _LEFT_OUT = {"Deployment"}  # the sandbox has none: their pods are made here
 
 Object = dict[str, Any]
+_RESTRICTED = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What the namespace of operator and collector asks of every container."""
 
 
 def deployed(names: Iterable[str]) -> list[Object]:
@@ -41,7 +50,13 @@ def python_pod(namespace: str, name: str, command: list[str], *, profiled: bool 
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "PYTHONPATH", "value": str(ROOT)},
     ]
-    only = {"name": name, "image": "this-checkout", "command": [sys.executable, "-m", *command], "env": env}
+    only = {
+        "name": name,
+        "image": "this-checkout",
+        "command": [sys.executable, "-m", *command],
+        "env": env,
+        "securityContext": _RESTRICTED,
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -25,7 +25,9 @@ from toe_async.sandbox.aggregation import aggregating
 from toe_async.sandbox.certificates import Authority, KeyPair
 from toe_async.sandbox.controllers import Controllers
 from toe_async.sandbox.endpoints import Endpoints
+from toe_async.sandbox.images import Image
 from toe_async.sandbox.kubelet import Kubelet
+from toe_async.sandbox.remotecommand import RemoteCommands
 from toe_async.sandbox.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -70,6 +72,8 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
     """Time between two checks of an APIService that nothing happens to; failed ones are repeated sooner."""
     node_name: str = "sandbox"
     namespaces: tuple[str, ...] = ("default", "kube-system", "kube-public")
+    images: tuple[Image, ...] = ()
+    """Which images there are, and what stands for their programs; other images are there, with local programs."""
 
 
 class Sandbox:
@@ -174,9 +178,9 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
     tokens = Tokens(store, clock, secrets.token_bytes(32), verbs.new_uid)
     authority, front_proxy = Authority("toe sandbox authority", clock.now()), Authority("front-proxy-ca", clock.now())
     controllers, endpoints = Controllers(verbs), Endpoints(verbs)
-    kubelet = Kubelet(verbs, settings.node_name, clock, rng)
+    kubelet = Kubelet(verbs, settings.node_name, clock, rng, settings.images)
     metrics = Metrics(store, kubelet, clock, settings.metrics_resolution_seconds)
-    streams = Streams(store, kubelet)
+    streams, remote = Streams(store, kubelet), RemoteCommands(store, kubelet, clock)
     async with AsyncExitStack() as stack:
         tasks = TaskOwner(_failed)
         aggregator = await stack.enter_async_context(
@@ -191,7 +195,12 @@ async def start(settings: SandboxSettings | None = None, clock: Clock | None = N
             )
         )
         server = ApiServer(verbs, tokens, aggregator, clock, bookmark_seconds=settings.bookmark_seconds, rng=rng)
-        server.connectors = {"log": streams.log, "portforward": streams.port_forward}
+        server.connectors = {
+            "log": streams.log,
+            "portforward": streams.port_forward,
+            "attach": remote.attach,
+            "exec": remote.execute,
+        }
         server.computed = {POD_METRICS.group: metrics.answer}
         _bootstrap(verbs, settings)
         _publish_authentication(verbs, authority, front_proxy)

@@ -15,9 +15,18 @@ _SUB_VERBS = {
     "finalize": ["update"],
     "log": ["get"],
     "portforward": ["create", "get"],
+    "attach": ["create", "get"],
+    "exec": ["create", "get"],
+    "ephemeralcontainers": ["get", "patch", "update"],
     "token": ["create"],
 }
-_SUB_KINDS = {"log": "Pod", "portforward": "PodPortForwardOptions", "token": "TokenRequest"}
+_SUB_KINDS = {
+    "log": "Pod",
+    "portforward": "PodPortForwardOptions",
+    "attach": "PodAttachOptions",
+    "exec": "PodExecOptions",
+    "token": "TokenRequest",
+}
 _PATCH_QUERY = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 

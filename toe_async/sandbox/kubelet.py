@@ -16,10 +16,13 @@ from typing import Self
 
 from toe_async.lib.clock import Clock
 from toe_async.lib.tasks import TaskOwner
-from toe_async.sandbox import reaper
+from toe_async.sandbox import enclosure, reaper
+from toe_async.sandbox.images import Image
+from toe_async.sandbox.launching import Machine
 from toe_async.sandbox.pod import Pod
 from toe_async.sandbox.podstatus import pod_status
-from toe_async.sandbox.resources import CONFIG_MAPS, NODES, PODS, SECRETS, Resource
+from toe_async.sandbox.processes import Process
+from toe_async.sandbox.resources import CLAIMS, CONFIG_MAPS, NODES, PODS, SECRETS, Resource
 from toe_async.sandbox.status import JsonObject, Refusal
 from toe_async.sandbox.store import Change, Item, Key
 from toe_async.sandbox.verbs import DeleteOptions, Verbs
@@ -32,14 +35,17 @@ _FINAL = frozenset({"Succeeded", "Failed"})
 class Kubelet:
     """Runs pods while its context is open; leaving it ends every process of every pod."""
 
-    def __init__(self, verbs: Verbs, node: str, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, verbs: Verbs, node: str, clock: Clock, rng: random.Random, images: tuple[Image, ...] = ()
+    ) -> None:
         self._verbs = verbs
         self._node = node
         self._clock = clock
         self._marker = f"{rng.getrandbits(64):016x}"
         self._network = (rng.randrange(2, 255), rng.randrange(256))
         self._addresses = 0
-        self._root = Path()
+        self._images = images
+        self.machine: Machine  # what its containers have in common, once it runs
         self._pods: dict[str, Pod] = {}
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner(self._failed)
@@ -59,8 +65,16 @@ class Kubelet:
 
     @asynccontextmanager
     async def _undertaker(self) -> AsyncIterator[None]:
-        self._root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="toe-sandbox-"))
-        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker, str(self._root))
+        root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="toe-sandbox-"))
+        self.machine = Machine(
+            root,
+            self._marker,
+            self._lookup,
+            self._process_of,
+            self._images,
+            await asyncio.to_thread(enclosure.possible),
+        )
+        argv = (sys.executable, "-I", "-S", reaper.__file__, self._marker, str(root))
         process = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, start_new_session=True)
         try:
             yield
@@ -96,30 +110,50 @@ class Kubelet:
                 held.stop(0)
                 self._pods.pop(meta["uid"])
         elif held is not None:
+            held.update(change.item.obj)
             if "deletionTimestamp" in meta:
                 held.stop(meta["deletionGracePeriodSeconds"])
-        elif spec.get("nodeName", self._node) == self._node and change.item.obj["status"].get("phase") not in _FINAL:
+        elif self._is_ours(spec) and change.item.obj["status"].get("phase") not in _FINAL:
             self._pods[meta["uid"]] = pod = self._accept(change.item)
             self._tasks.start(self._run(change.item.key, pod), name=f"pod {change.item.key.name}")
 
+    def _is_ours(self, spec: JsonObject) -> bool:
+        """Every pod that no node has comes here, but for one that waits for somebody to open its gates."""
+        return bool(spec.get("nodeName", self._node) == self._node and not spec.get("schedulingGates"))
+
     def _accept(self, item: Item) -> Pod:
         self._addresses += 1
-        address = self._address(self._addresses)
-        namespace = item.key.namespace
-
-        def lookup(plural: str, name: str) -> JsonObject | None:
-            found = self._verbs.store.get(SECRETS if plural == "secrets" else CONFIG_MAPS, Key(namespace, name))
-            return found.obj if found is not None else None
-
         return Pod(
             item.obj,
-            address,
-            root=self._root,
-            marker=self._marker,
+            self._address(self._addresses),
+            machine=self.machine,
             clock=self._clock,
-            lookup=lookup,
             report=lambda pod: self._report(item.key, pod),
         )
+
+    def _lookup(self, plural: str, namespace: str, name: str) -> JsonObject | None:
+        resource = {one.plural: one for one in (SECRETS, CONFIG_MAPS, CLAIMS)}[plural]
+        found = self._verbs.store.get(resource, Key(namespace, name))
+        return found.obj if found is not None else None
+
+    def _process_of(self, uid: str) -> int | None:
+        held = self._pods.get(uid)
+        return held.first_process() if held is not None else None
+
+    def accompany(self, container: Process, command: Process) -> asyncio.Future[int]:
+        """See to a command that runs beside a container and ends with it at the latest; the future is its exit code."""
+        code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def wait() -> None:
+            async with asyncio.TaskGroup() as group:
+                ending = group.create_task(_end_with(container, command), name=f"end of {command.pid}")
+                result = await command.wait()
+                ending.cancel()
+            if not code.cancelled():
+                code.set_result(result)
+
+        self._tasks.start(wait(), name=f"command {command.pid}")
+        return code
 
     async def _run(self, key: Key, pod: Pod) -> None:
         self._bind(key, pod)
@@ -142,7 +176,7 @@ class Kubelet:
         now = self._verbs.now()
 
         def change(obj: JsonObject) -> JsonObject:
-            status = pod_status(obj, pod.init_states, pod.states, pod.address, now)
+            status = pod_status(obj, pod.state(), now)
             return {**obj, "status": status}
 
         self._write(key, pod, change, "status")
@@ -158,6 +192,11 @@ class Kubelet:
 
     def _failed(self, name: str, error: BaseException) -> None:
         _log.error("a pod of the sandbox failed", task=name, error=repr(error))
+
+
+async def _end_with(container: Process, command: Process) -> None:
+    await container.ended.wait()
+    command.kill()
 
 
 def _node(name: str, now: str) -> JsonObject:

@@ -149,6 +149,8 @@ def _join_lists(name: str, old: list[Any], patch: list[Any]) -> list[Any]:
         return patch
     if any(one.get("$patch") == "replace" for one in patch):
         return [one for one in patch if "$patch" not in one]
+    if not old and all("$patch" not in one for one in patch):
+        return [strategic({}, one) for one in patch]
     result = list(old)
     for one in patch:
         at = next((index for index, held in enumerate(result) if held.get(key) == one.get(key)), None)
@@ -159,7 +161,24 @@ def _join_lists(name: str, old: list[Any], patch: list[Any]) -> list[Any]:
             result.append(strategic({}, one))
         else:
             result[at] = strategic(result[at], one)
-    return result
+    return _patched_first(result, old, [one.get(key) for one in patch], key)
+
+
+def _patched_first(result: list[Any], old: list[Any], patched: list[Any], key: str) -> list[Any]:
+    """The joined list in the real server's order.
+
+    Patched items keep the patch's order; the others keep theirs, each in front of those that came after it before.
+    New items were nowhere before, so they come first.
+    """
+    before = [one.get(key) for one in old]
+    items = {one.get(key): one for one in result}
+    first = [name for name in patched if name in items]
+    rest = [one.get(key) for one in result if one.get(key) not in first]
+    merged: list[Any] = []
+    while first and rest:
+        earlier = first[0] in before and before.index(rest[0]) < before.index(first[0])
+        merged.append((rest if earlier else first).pop(0))
+    return [items[name] for name in (*merged, *first, *rest)]
 
 
 def _reorder(result: JsonObject, name: str, order: list[Any]) -> None:

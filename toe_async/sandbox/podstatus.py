@@ -1,5 +1,6 @@
-"""What a kubelet reports about a pod, from the states of its containers. Pure."""
+"""What a kubelet reports about a pod, from the states of its containers. Pure but for our own user ids."""
 
+import os
 from typing import Literal
 
 from msgspec import Struct
@@ -20,6 +21,7 @@ class ContainerState(Struct, frozen=True):
     restarts: int = 0
     ready: bool = False
     container_id: str = ""
+    image_id: str = ""
     last: JsonObject = {}
 
     def body(self) -> JsonObject:
@@ -31,6 +33,7 @@ class ContainerState(Struct, frozen=True):
         state = {
             "exitCode": self.exit_code,
             "reason": self.reason,
+            **({"message": self.message} if self.message else {}),
             "startedAt": self.started_at,
             "finishedAt": self.finished_at,
             "containerID": self.container_id,
@@ -59,16 +62,34 @@ def phase(policy: str, states: list[ContainerState], init: list[ContainerState])
     return "Running" if begun else "Pending"
 
 
-def pod_status(
-    pod: JsonObject, init: list[ContainerState], states: list[ContainerState], address: str, now: str
-) -> JsonObject:
-    """The whole status, keeping what the old one knew about times."""
+class PodState(Struct, frozen=True):
+    """Where a pod is in its life. `failure` is (reason, message) of one that was ended for its own fault."""
+
+    main: list[ContainerState]
+    init: list[ContainerState] = []
+    ephemeral: list[ContainerState] = []
+    address: str = ""
+    failure: tuple[str, str] | None = None
+
+
+def pod_status(pod: JsonObject, state: PodState, now: str) -> JsonObject:
+    """The whole status, keeping what the old one knew about times.
+
+    Ephemeral containers count only in that a pod is not over while one runs.
+    """
+    init, states, address = state.init, state.main, state.address
     old: JsonObject = pod.get("status") or {}
     images = {
         one["name"]: one.get("image", "")
-        for one in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))
+        for kind in ("containers", "initContainers", "ephemeralContainers")
+        for one in pod["spec"].get(kind) or ()
     }
     found = phase(pod["spec"]["restartPolicy"], states, init)
+    alive = any(one.phase == "running" for one in (*states, *state.ephemeral))
+    if state.failure is not None:
+        found = "Running" if alive else "Failed"
+    elif found in {"Succeeded", "Failed"} and alive:
+        found = "Running"
     running = found == "Running" and all(one.ready for one in states)
     initialized = all(one.phase == "running" or (one.phase == "terminated" and one.exit_code == 0) for one in init)
     done = found == "Succeeded"
@@ -95,7 +116,17 @@ def pod_status(
     }
     if init:
         status["initContainerStatuses"] = [_container(one, images) for one in init]
+    if state.ephemeral:
+        status["ephemeralContainerStatuses"] = [_ephemeral(one, images) for one in state.ephemeral]
+    if state.failure is not None and not alive:
+        status["reason"], status["message"] = state.failure
     return status
+
+
+def _ephemeral(state: ContainerState, images: dict[str, str]) -> JsonObject:
+    body = _container(state, images)
+    del body["started"]
+    return {**body, "resources": {}} if state.container_id else body
 
 
 def _container(state: ContainerState, images: dict[str, str]) -> JsonObject:
@@ -106,10 +137,15 @@ def _container(state: ContainerState, images: dict[str, str]) -> JsonObject:
         "ready": state.ready,
         "restartCount": state.restarts,
         "image": images[state.name],
-        "imageID": "",
+        "imageID": state.image_id,
         "started": state.phase == "running",
-        **({"containerID": state.container_id} if state.container_id else {}),
+        **({"containerID": state.container_id, "user": _user()} if state.container_id else {}),
     }
+
+
+def _user() -> JsonObject:
+    """Who a container runs as: whoever runs the sandbox."""
+    return {"linux": {"uid": os.getuid(), "gid": os.getgid(), "supplementalGroups": sorted(os.getgroups())}}
 
 
 def _condition(old: JsonObject, kind: str, holds: bool, now: str, reason: str = "") -> JsonObject:

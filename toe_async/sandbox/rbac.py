@@ -133,8 +133,18 @@ _DISCOVERY = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/
               "/livez", "/readyz"]  # fmt: skip
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "delete", "deletecollection", "patch", "update"]
-_VIEWED = ["configmaps", "pods", "pods/log", "pods/status", "serviceaccounts", "services", "events", "namespaces"]
-_EDITED = ["configmaps", "pods", "secrets", "serviceaccounts", "services", "events"]
+_VIEWED = [
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "pods/log",
+    "pods/status",
+    "serviceaccounts",
+    "services",
+    "events",
+    "namespaces",
+]
+_EDITED = ["configmaps", "persistentvolumeclaims", "pods", "secrets", "serviceaccounts", "services", "events"]
 _AUTHENTICATED = ("Group", "system:authenticated")
 
 BOOTSTRAP_ROLES: dict[str, list[JsonObject]] = {

@@ -100,7 +100,14 @@ _POD_FIELDS = (
 )  # fmt: skip
 _NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 
-PODS = _core("pods", "Pod", "po", fields=_POD_FIELDS, subresources=("status", "log", "portforward"), generation=True)
+PODS = _core(
+    "pods",
+    "Pod",
+    "po",
+    fields=_POD_FIELDS,
+    generation=True,
+    subresources=("status", "log", "portforward", "attach", "exec", "ephemeralcontainers"),
+)
 NAMESPACES = _core("namespaces", "Namespace", "ns", fields=("status.phase",), subresources=("status", "finalize"),
                    namespaced=False, verbs=_NO_COLLECTION)  # fmt: skip
 NODES = _core("nodes", "Node", "no", fields=("spec.unschedulable",), subresources=("status",), namespaced=False)
@@ -108,6 +115,7 @@ SECRETS = _core("secrets", "Secret", fields=("type",))
 SERVICE_ACCOUNTS = _core("serviceaccounts", "ServiceAccount", "sa", subresources=("token",))
 EVENTS = _core("events", "Event", "ev", fields=_EVENT_FIELDS)
 CONFIG_MAPS = _core("configmaps", "ConfigMap", "cm")
+CLAIMS = _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", subresources=("status",))
 SERVICES = _core("services", "Service", "svc", subresources=("status",))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, "lease", "LeaseList", unconditional=False)
 ROLES = _rbac("roles", "Role", namespaced=True)
@@ -145,8 +153,8 @@ NODE_METRICS = Resource("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", Fal
                         verbs=("get", "list"), virtual=True)  # fmt: skip
 
 BUILT_IN = (
-    CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES, LEASES, ROLES, ROLE_BINDINGS,
-    CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, POLICIES, POLICY_BINDINGS, CRDS, APISERVICES, ENDPOINT_SLICES,
+    CONFIG_MAPS, CLAIMS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES, LEASES, ROLES,
+    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, POLICIES, POLICY_BINDINGS, CRDS, APISERVICES, ENDPOINT_SLICES,
     TOKEN_REVIEWS, SELF_REVIEWS, ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, POD_METRICS, NODE_METRICS,
 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The API server's HTTP: who asks, may they, and which answer in which form.
 
 Everything that decides lives in other modules; here a request is taken apart, handed on, and its answer written.
-Subresources that reach into pods (log, portforward) and computed resources (metrics) are plugged in by the cluster.
+Subresources that reach into pods (log, portforward, attach, exec) and computed resources (metrics) are plugged in by
+the cluster.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ Computed = Callable[[Resource, Route, Callable[[JsonObject], bool]], JsonObject]
 
 _TABLE = "as=Table"
 _PARTIAL = "as=PartialObjectMetadata"
+_UPGRADED = frozenset({"attach", "exec", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -123,7 +125,7 @@ class ApiServer:
         want = asked.attributes()
         if not authorize(self._store, user, want).allowed:
             raise refusal(user, want)
-        if asked.subresource == "portforward":  # since 1.35 `create` is needed beside the `get` of a websocket
+        if asked.verb == "get" and asked.subresource in _UPGRADED:  # since 1.35 `create` beside a websocket's `get`
             creating = msgspec.structs.replace(want, verb="create")
             if not authorize(self._store, user, creating).allowed:
                 raise forbidden("", "pods", asked.name, "")
@@ -172,7 +174,7 @@ class ApiServer:
                 return await self._create(request, resource, asked, user)
             case "update" | "patch":
                 return await self._change(request, resource, asked, user)
-            case "delete" | "deletecollection":
+            case "delete" | "deletecollection" if not asked.subresource:
                 return await self._delete(request, resource, asked, user)
         raise method_not_allowed()
 

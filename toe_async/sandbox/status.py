@@ -97,7 +97,7 @@ def modified(group: str, plural: str, name: str) -> Refusal:
 def invalid(group: str, kind: str, name: str, causes: Iterable[Cause]) -> Refusal:
     """422 with one cause per field."""
     held = list(causes)
-    said = [f"{cause.field}: {cause.message}" for cause in held]
+    said = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in held))
     text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
     details = _details(group, kind, name)
     details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in held]

@@ -8,18 +8,19 @@ import asyncio
 
 from aiohttp import WSMsgType, web
 
+from toe_async.sandbox.addressing import choose_container, find_pod
 from toe_async.sandbox.kubelet import Kubelet
 from toe_async.sandbox.pod import Pod
 from toe_async.sandbox.processes import Output
-from toe_async.sandbox.resources import PODS
 from toe_async.sandbox.routes import Route
-from toe_async.sandbox.status import JsonObject, bad_request, not_found
-from toe_async.sandbox.store import Key, Store
+from toe_async.sandbox.status import JsonObject, bad_request
+from toe_async.sandbox.store import Store
 
 _PROTOCOL = "v4.channel.k8s.io"
 _FRAME = 32 << 10
 _LINGER_SECONDS = 1.0
 _DATA, _ERROR = 0, 1
+_PULLING = frozenset({"ErrImagePull", "ImagePullBackOff"})
 
 
 class Streams:
@@ -29,16 +30,9 @@ class Streams:
         self._store = store
         self._kubelet = kubelet
 
-    def _pod(self, asked: Route) -> tuple[JsonObject, Pod | None]:
-        key = Key(asked.namespace, asked.name)
-        item = self._store.get(PODS, key)
-        if item is None:
-            raise not_found("", "pods", asked.name)
-        return item.obj, self._kubelet.pod(key)
-
     async def log(self, request: web.Request, asked: Route) -> web.StreamResponse:
         """A container's output, followed on demand."""
-        obj, pod = self._pod(asked)
+        obj, pod = find_pod(self._store, self._kubelet, asked)
         output = _output(obj, pod, request.query.get("container", ""))
         lines = request.query.get("tailLines", "")
         tail = int(lines) if lines.isdecimal() else None
@@ -53,7 +47,7 @@ class Streams:
 
     async def port_forward(self, request: web.Request, asked: Route) -> web.StreamResponse:
         """Carry one or more ports over one websocket."""
-        obj, pod = self._pod(asked)
+        obj, pod = find_pod(self._store, self._kubelet, asked)
         if "upgrade" not in request.headers.get("Connection", "").lower():
             raise bad_request("Upgrade request required")
         ports = _ports(request.query.getall("ports", ()))
@@ -144,18 +138,11 @@ def _ports(given: tuple[str, ...] | list[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _output(obj: JsonObject, pod: Pod | None, container: str) -> Output:
-    names = [one["name"] for one in obj["spec"]["containers"]]
-    pod_name = obj["metadata"]["name"]
-    if not container:
-        if len(names) > 1:
-            listed = " ".join(names)
-            raise bad_request(f"a container name must be specified for pod {pod_name}, choose one of: [{listed}]")
-        container = names[0]
-    output = pod.output(container) if pod is not None else None
-    if output is None:
-        if container in names:
-            why = "is waiting to start: ContainerCreating"
-            raise bad_request(f'container "{container}" in pod "{pod_name}" {why}')
-        raise bad_request(f"container {container} is not valid for pod {pod_name}")
-    return output
+def _output(obj: JsonObject, pod: Pod | None, wanted: str) -> Output:
+    name = choose_container(obj, wanted)
+    held = pod.container(name) if pod is not None else None
+    if held is None or (held.state.phase == "waiting" and not held.state.last):
+        reason = held.state.reason if held is not None else "ContainerCreating"
+        why = "trying and failing to pull image" if reason in _PULLING else reason
+        raise bad_request(f'container "{name}" in pod "{obj["metadata"]["name"]}" is waiting to start: {why}')
+    return held.output

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from toe_async.lib.clock import Clock, parse_rfc3339, rfc3339
-from toe_async.sandbox import builtin, crds
+from toe_async.sandbox import builtin, crds, ephemeral, podsecurity
 from toe_async.sandbox.admission import Admission, Attempt
 from toe_async.sandbox.rbac import MASTERS, User
 from toe_async.sandbox.resources import CRDS, NAMESPACES, PODS, Registry, Resource
@@ -152,7 +152,7 @@ class Verbs:
             else:
                 meta.pop(name, None)
         obj = self._split_status(resource, obj, old, subresource)
-        warnings = self._prepare(resource, obj, old, context)
+        warnings = self._prepare(resource, obj, old, context, subresource)
         if resource.generation and _spec(obj) != _spec(old):
             obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         self._admit("UPDATE", resource, key, context, obj=obj, old=old, subresource=subresource)
@@ -266,7 +266,7 @@ class Verbs:
             raise refusal
 
     def _prepare(
-        self, resource: Resource, obj: JsonObject, old: JsonObject | None, context: Context
+        self, resource: Resource, obj: JsonObject, old: JsonObject | None, context: Context, subresource: str = ""
     ) -> tuple[str, ...]:
         """Prune, default and validate; returns warnings."""
         unknown: list[str] = []
@@ -278,7 +278,7 @@ class Verbs:
         else:
             try:
                 builtin.default(resource, obj, old)
-                causes += builtin.check(resource, obj, old)
+                causes += builtin.check(resource, obj, old, subresource)
             except (
                 AttributeError,
                 IndexError,
@@ -308,6 +308,11 @@ class Verbs:
             raise modified(resource.group, resource.plural, key.name)
         uid = held.obj["metadata"]["uid"]
         if meta.get("uid", uid) != uid:
+            if not replace:  # checked where it is merged and once more with the kind's own rules, and reported twice
+                cause = Cause(
+                    "FieldValueInvalid", f'Invalid value: "{meta["uid"]}": field is immutable', "metadata.uid"
+                )
+                raise invalid(resource.group, resource.kind, key.name, [cause, cause])
             why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {uid}"
             raise conflict(resource.group, resource.plural, key.name, why)
 
@@ -324,6 +329,8 @@ class Verbs:
             raise conflict("", kind, name, f"{why}({version}). The object might have been modified")
 
     def _split_status(self, resource: Resource, obj: JsonObject, old: JsonObject, subresource: str) -> JsonObject:
+        if subresource == ephemeral.SUBRESOURCE:
+            return ephemeral.only(old, obj)
         if subresource == "status":
             kept = dict(old)
             if not resource.custom:
@@ -353,19 +360,19 @@ class Verbs:
         old: JsonObject | None = None,
         subresource: str = "",
     ) -> None:
-        self._admission.review(
-            Attempt(
-                operation=operation,
-                resource=resource,
-                namespace=key.namespace,
-                name=key.name,
-                user=context.user,
-                obj=obj,
-                old=old,
-                subresource=subresource,
-                dry_run=context.dry_run,
-            )
+        attempt = Attempt(
+            operation=operation,
+            resource=resource,
+            namespace=key.namespace,
+            name=key.name,
+            user=context.user,
+            obj=obj,
+            old=old,
+            subresource=subresource,
+            dry_run=context.dry_run,
         )
+        podsecurity.review(self.store, attempt)
+        self._admission.review(attempt)
 
     def _finished(self, resource: Resource, obj: JsonObject) -> bool:
         meta = obj["metadata"]

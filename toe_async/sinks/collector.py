@@ -7,9 +7,9 @@ Tokens are in memory and in the Authorization header only.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
@@ -100,43 +100,56 @@ class CollectorSink:
         return None
 
     async def _register(self, record: CaptureRecord, leaf: str) -> None:
-        target = record.target
-        body = {
-            "id": record.id,
-            "namespace": record.namespace,
-            "labels": record.matching_labels,
-            "run": record.name,
-            "runUID": record.uid,
-            "kind": record.kind,
-            "pod": target.pod,
-            "podUID": target.pod_uid,
-            "container": target.container,
-            "node": target.node,
-            "service": target.service,
-            "tool": "pprof",
-            "reason": record.reason,
-            "trigger": record.trigger[:_LONGEST_TRIGGER],
-            "triggeredAt": rfc3339(record.triggered_at, micro=True),
-            "leaves": [leaf],
-            "maxBytes": self._access.max_bytes,
-            "expires": rfc3339(self._clock.now() + _OPEN_FOR),
-        }
-        await self._http.ask("POST", "/v1/captures", await self._own_token(), json=body)
+        expires = self._clock.now() + _OPEN_FOR
+        body = registration(record, expires=expires, max_bytes=self._access.max_bytes) | {"leaves": [leaf]}
+        await self._http.ask("POST", "/v1/captures", await own_token(self._access.token_file), json=body)
 
-    async def _own_token(self) -> str:
-        path = self._access.token_file
-        if path is None:
-            raise SinkUnavailable("the operator has no --collector-token-file", reason=Reason.CREDENTIALS_MISSING)
-        try:
-            token = (await in_thread(path.read_text)).strip()
-        except (OSError, UnicodeDecodeError):
-            token = ""
-        if not token.isascii() or not token.isprintable() or not token:
-            raise SinkUnavailable(
-                f"{path} holds no token for the collector; mount a projected one with audience toe-collector",
-                reason=Reason.CREDENTIALS_MISSING,
-            )
-        return token
+
+def registration(record: CaptureRecord, *, expires: datetime, max_bytes: int) -> dict[str, Any]:
+    """The body of `POST /v1/captures`, but for the leaves that the capture may have."""
+    target = record.target
+    body: dict[str, Any] = {
+        "id": record.id,
+        "namespace": record.namespace,
+        "labels": record.matching_labels,
+        "run": record.name,
+        "runUID": record.uid,
+        "kind": record.kind,
+        "pod": target.pod,
+        "podUID": target.pod_uid,
+        "container": target.container,
+        "node": target.node,
+        "service": target.service,
+        "tool": record.tool,
+        "reason": record.reason,
+        "trigger": record.trigger[:_LONGEST_TRIGGER],
+        "triggeredAt": rfc3339(record.triggered_at, micro=True),
+        "maxBytes": max_bytes,
+        "expires": rfc3339(expires),
+    }
+    if record.retention_days is not None:
+        body["retentionDays"] = record.retention_days
+    return body
+
+
+async def own_token(path: Path | None) -> str:
+    """Read the operator's own token, which may only register and cancel.
+
+    Raises:
+        SinkUnavailable: there is none.
+    """
+    if path is None:
+        raise SinkUnavailable("the operator has no --collector-token-file", reason=Reason.CREDENTIALS_MISSING)
+    try:
+        token = (await in_thread(path.read_text)).strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not token.isascii() or not token.isprintable() or not token:
+        raise SinkUnavailable(
+            f"{path} holds no token for the collector; mount a projected one with audience toe-collector",
+            reason=Reason.CREDENTIALS_MISSING,
+        )
+    return token
 
 
 class _Stored(Struct, frozen=True):

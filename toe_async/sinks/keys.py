@@ -25,9 +25,14 @@ _LONGEST_VALUE = 253
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
+def tags(record: CaptureRecord) -> str:
+    """An object's tags: for how many days it is wanted, for a lifecycle rule of the bucket to go by."""
+    return f"toe-retention-days={record.retention_days}" if record.retention_days is not None else ""
+
+
 def candidates(prefix: str, record: CaptureRecord, artifact: ArtifactRecord) -> tuple[str, str, str]:
     """Return the keys to try in order: the plain one, with `-{pod}`, with `-{pod}-{capture id}` (D16)."""
-    at = artifact.captured_at.astimezone(UTC)
+    at = (record.named_at or artifact.captured_at).astimezone(UTC)
     folder = f"{clean_prefix(prefix)}/{at:%Y-%m-%d}/{safe_segment(record.target.service)}".lstrip("/")
     stem, dot, suffix = safe_segment(artifact.leaf).partition(".")
     stem = f"{folder}/{at:%Y%m%d-%H%M%S}-{stem}"

@@ -26,7 +26,7 @@ from toe_async.sinks import keys
 from toe_async.sinks.allow import Allowed
 from toe_async.sinks.credentials import Keys, OperatorIdentity, keys_in_secret
 from toe_async.sinks.errors import Absent, Denied, SinkRefused, SinkUnavailable, Taken
-from toe_async.sinks.s3requests import Requests, Translate, create
+from toe_async.sinks.s3requests import Requests, Translate, create, tagging
 from toe_async.sinks.spool import SpoolEntry
 from toe_async.sinks.spoolreader import reading
 from toe_async.sinks.uninterrupted import in_thread
@@ -145,7 +145,9 @@ class _Upload:
             return mine
         try:
             async with reading(self._entry) as reader:
-                await create(self._requests, self._bucket, key, reader, self._metadata)
+                await create(
+                    self._requests, self._bucket, key, reader, self._metadata, tags=keys.tags(self._entry.record)
+                )
         except Taken:
             return await self._is_mine(key) or False
         # Some stores check the condition and write in two steps, so that of two writers both may be told "stored".
@@ -163,6 +165,7 @@ class _Upload:
                     Body=msgspec.json.format(msgspec.json.encode(body)),
                     ContentType="application/json",
                     IfNoneMatch="*",
+                    **tagging(keys.tags(entry.record)),
                 )
             )
         except Taken:

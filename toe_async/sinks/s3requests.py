@@ -76,8 +76,10 @@ def part_size(size: int) -> int:
     return max(PART, -(-size // MOST_PARTS))
 
 
-async def create(requests: Requests, bucket: str, key: str, source: Source, metadata: dict[str, str]) -> None:
-    """Store all that is left of a source as a new object.
+async def create(
+    requests: Requests, bucket: str, key: str, source: Source, metadata: dict[str, str], *, tags: str = ""
+) -> None:
+    """Store all that is left of a source as a new object. `tags` are written as in a query: a=b&c=d.
 
     Raises:
         Taken: an object of this name is there; what was sent of this one is taken back.
@@ -85,11 +87,17 @@ async def create(requests: Requests, bucket: str, key: str, source: Source, meta
     """
     where = {"Bucket": bucket, "Key": key}
     about: dict[str, Any] = {"Metadata": metadata, "ContentType": "application/octet-stream"}
+    about |= tagging(tags)
     if source.left > PART:
         await _Parts(requests, where).put(source, about)
         return
     body = await source.read(PART)
     await requests.run(lambda s3: s3.put_object(**where, Body=body, IfNoneMatch="*", **about))
+
+
+def tagging(tags: str) -> dict[str, str]:
+    """The parameter for tags; none for none, since that needs a right of its own (s3:PutObjectTagging)."""
+    return {"Tagging": tags} if tags else {}
 
 
 class _Parts:

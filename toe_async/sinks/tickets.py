@@ -43,16 +43,23 @@ class _Ticket:
 class Ticket:
     """The right to upload one capture, from `Tickets.hold`."""
 
-    def __init__(self, fresh: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, fresh: Callable[[bool], Awaitable[str]]) -> None:
         self._fresh = fresh
+        self.left = False
 
-    async def token(self) -> str:
+    def leave(self) -> None:
+        """Let the Secret be when the block ends: another process goes on with this capture, on tokens given by us."""
+        self.left = True
+
+    async def token(self, *, anew: bool = False) -> str:
         """Return a token that lives for some minutes more; an upload of hours asks again for each piece.
+
+        `anew` is for one that was refused: somebody may have deleted its Secret.
 
         Raises:
             SinkUnavailable: the API server does not give one; the message says what is missing.
         """
-        return await self._fresh()
+        return await self._fresh(anew)
 
 
 class Tickets:
@@ -69,15 +76,20 @@ class Tickets:
         ticket = self._tickets.setdefault(capture_id, _Ticket())
         ticket.holders += 1
 
-        async def fresh() -> str:
+        async def fresh(anew: bool) -> str:
+            if anew:
+                ticket.token = ""
             await self._to_the_end(self._fill(ticket, capture_id), f"ticket {capture_id}")
             return ticket.token
 
+        given = Ticket(fresh)
         try:
-            yield Ticket(fresh)
+            yield given
         finally:
             ticket.holders -= 1
-            if ticket.holders == 0:
+            if ticket.holders == 0 and given.left:
+                self._tickets.pop(capture_id, None)
+            elif ticket.holders == 0:
                 await self._to_the_end(self._take_back(ticket, capture_id), f"return ticket {capture_id}")
 
     async def _to_the_end(self, work: Coroutine[None, None, None], name: str) -> None:

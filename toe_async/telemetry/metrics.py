@@ -101,6 +101,11 @@ class OperatorMetrics:
         self.duplicate_captures_prevented = make.counter(
             "toe_duplicate_captures_prevented_total", "Captures refused because they had been claimed before."
         )
+        self.authz_denials = make.counter(
+            "toe_authz_denials_total",
+            "Requests of authors that were refused because they are not allowed.",
+            ("reason",),
+        )
         self.watch_last_event_age = make.gauge(
             "toe_watch_last_event_age_seconds", "Seconds since a watch last gave a sign of life.", ("resource",)
         )

@@ -18,7 +18,7 @@ NAME = "aaaaaaaaaa-heap.pprof"
 
 async def test_an_artifact_is_an_object_of_its_group(full: Shelf) -> None:
     """Identity, labels and times where clients look for them; all that is known of it under `artifact`."""
-    held = await full.keep(0, retention_days=7)
+    held = await full.keep(0, retention_days=7, details={"argv": "tcpdump -i any"})
     status, found = await full.ask("GET", f"{SHOP}/{NAME}")
     assert status == 200
     assert found["metadata"].pop("uid").count("-") == 4
@@ -36,6 +36,7 @@ async def test_an_artifact_is_an_object_of_its_group(full: Shelf) -> None:
     }
     assert told["sha256"] == held.sha256
     assert told["retentionDays"] == 7
+    assert told["details"] == {"argv": "tcpdump -i any"}
     assert (told["runUID"], told["podUID"]) == (held.run_uid, held.pod_uid)
     assert told["storedAt"] == "2026-01-24T20:44:08.250000Z"
 

@@ -183,7 +183,7 @@ async def test_sizes_over_time_are_drawn_and_said(client: aiohttp.ClientSession,
 async def test_an_artifact_tells_all_that_is_known(client: aiohttp.ClientSession, shelf: Shelf) -> None:
     """Its facts, its siblings, its like over time with a comparison each."""
     earlier = shelf.put(ago=timedelta(hours=2))
-    held = shelf.put(hold="INC-7", retentionDays=30)
+    held = shelf.put(hold="INC-7", retentionDays=30, details={"argv": "dump <all>", "imageDigest": "sha256:77"})
     shelf.put("heap.pb.gz")
     page = await text(client, f"/ui/artifacts/shop/{held.name}")
     for fact in (
@@ -194,6 +194,8 @@ async def test_an_artifact_tells_all_that_is_known(client: aiohttp.ClientSession
         "30 days",
         "CPU 93 % of its limit",
         "uid-of-hot-web",
+        "dump &lt;all&gt;",
+        "Image digest",
     ):
         assert fact in page
     assert "From the same capture" in page

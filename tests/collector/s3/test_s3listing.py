@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.collector.s3.conftest import NOW
+from toe_async.collector.captures import MOST_LEAVES
 from toe_async.collector.s3listing import Candidate, Halves, Listed, Pairing
 
 _NAMES = st.text(string.ascii_lowercase[:3] + "-.", min_size=1, max_size=6)
@@ -30,7 +31,7 @@ def test_pairs_and_halves_are_found_wherever_a_listing_is_cut(objects: set[str],
 
 def test_memory_is_bounded_whatever_the_names_are() -> None:
     """Hundreds of names, each the beginning of the next: none is judged, and few are remembered."""
-    names = [Listed("p/" + "-" * n, 1, NOW) for n in range(1, 500)]
+    names = [Listed("p/" + "-" * n, 1, NOW) for n in range(1, 1000)]
     pairing, halves = Pairing("q"), Halves("q")
     assert not [*pairing.page(names), *halves.page(names)]
-    assert len(list(halves.end())) <= 64
+    assert len(list(halves.end())) <= 2 * MOST_LEAVES

@@ -7,7 +7,7 @@ from toe_async import __version__
 from toe_async.cli.plugin.exits import Usage
 
 PROGRAM = "kubectl toe"
-ALIASES = {"ls": "list", "rm": "delete"}
+ALIASES = {"ls": "list", "rm": "delete", "can-i": "preflight"}
 VERBS = {
     "list": "list artifacts, newest first (ls)",
     "get": "fetch artifacts into a folder",
@@ -17,10 +17,16 @@ VERBS = {
     "hold": "keep artifacts from retention and deletion",
     "release": "end a hold",
     "ui": "show the collector's pages in the browser",
+    "run": "run an approved tool against pods",
+    "status": "show where runs of tools stand",
+    "cancel": "end a run; what it has found is kept",
+    "tools": "show the approved tools, and which of them you may use",
+    "preflight": "find out what would keep a run from happening (can-i)",
     "completion": "write a completion script for a shell",
     "version": "tell the version",
 }
 MOST_LISTED = 5000
+OPERATOR_NAMESPACE = "toe-system"
 _CODES = "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied, 4 timed out, 5 done in part, 130 interrupted."
 
 
@@ -37,7 +43,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     command = verb_parser(verb)
     parsed.verb = verb
     rest, parsed.rest = parsed.rest, []
+    own: list[str] = []
+    if verb in {"run", "preflight"} and "--" in rest:
+        # What stands behind is the tool's, and none of our business however it looks.
+        rest, own = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
     parsed = command.parse_intermixed_args(rest, parsed)
+    parsed.args = own
     try:
         _check(parsed)
     except Usage as wrong:
@@ -51,7 +62,8 @@ def root_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} VERB [ARGUMENTS] [FLAGS]",
-        description=f"Find, fetch and look at what the collector holds.\n\nVerbs:\n{listed}",
+        description=f"Run tools beside what you look for, and find, fetch and look at what was taken.\n\n"
+        f"Verbs:\n{listed}",
         epilog=f"`{PROGRAM} VERB --help` tells a verb's own flags. {_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -228,6 +240,71 @@ def _ui(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
+def _wanted_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tool", metavar="TOOL", help="an approved tool; its own arguments stand behind --")
+    which = parser.add_argument_group("which pods")
+    which.add_argument("-l", "--selector", required=True, help="label selector, such as app=web")
+    which.add_argument("--container", default="", metavar="NAME", help="default: the pod's default container")
+    which.add_argument("--max-targets", type=count, metavar="N", help="at most so many pods")
+    picks = ("All", "Random", "Oldest", "Newest", "Hottest")
+    which.add_argument("--pick", choices=picks, default="", help="which ones, when there are more")
+    which.add_argument(
+        "--from-namespaces", default="", metavar="A,B", help="look there; each must grant it by annotation"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--duration", default="30s", metavar="DURATION", help="how long the tool runs (default: 30s)")
+    how.add_argument("--warmup", default="", metavar="DURATION", help="wait so long first")
+    how.add_argument("--preset", choices=("low", "medium", "high"), default="", help="how closely to look")
+    how.add_argument("--max-cpu", type=count, metavar="PERCENT", help="most of one core that the tool may use")
+    how.add_argument("--overhead", type=count, metavar="PERCENT", help="most of the target's own CPU that it may use")
+    how.add_argument("--at-once", type=count, metavar="N", help="so many pods at a time")
+    how.add_argument("--on-error", choices=("continue", "stop", "retry"), default="", help="when one pod fails")
+    how.add_argument("--deadline", type=seconds, metavar="DURATION", help="end all of it after this long")
+    how.add_argument("--ttl", type=seconds, metavar="DURATION", help="delete the run so long after its end")
+    how.add_argument("--name", default="", help="of the run (default: a new one)")
+    where = parser.add_argument_group("where the output goes")
+    modes = ("collector", "ephemeral", "pvc", "s3")
+    where.add_argument("--mode", choices=modes, default="collector", help="default: collector")
+    where.add_argument("--claim", default="", metavar="NAME", help="mode pvc: a claim that the pods have mounted")
+    where.add_argument("--path", default="", metavar="PATH", help="mode pvc: the folder inside of it")
+    where.add_argument("--bucket", default="", metavar="NAME", help="mode s3: one that the administrator lists")
+    where.add_argument("--prefix", default="", metavar="PATH", help="mode s3: in front of the key")
+    where.add_argument("--endpoint", default="", metavar="URL", help="mode s3: default is AWS")
+    where.add_argument("--compress", choices=("none", "gzip", "zstd"), default="", help="default: gzip")
+    where.add_argument("--rolling", default="", metavar="DURATION", help="a new file each time")
+    where.add_argument("--retention-days", type=count, metavar="N", help="delete what was found after so many days")
+
+
+def _operator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME", help="where the approved tools are"
+    )
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    _wanted_run(parser)
+    parser.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how it went")
+    parser.add_argument(
+        "--dry-run", nargs="?", const="server", choices=("server",), default="", help="have it judged, write nothing"
+    )
+
+
+def _preflight(parser: argparse.ArgumentParser) -> None:
+    _wanted_run(parser)
+    _operator(parser)
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="", metavar="RUN", help="one of them in detail")
+    parser.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how it went")
+
+
+def _cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="RUN")
+    parser.add_argument("--reason", default="cancelled by kubectl toe", metavar="TEXT", help="others will read it")
+    parser.add_argument("--wait", action="store_true", help="until it has ended")
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
@@ -238,7 +315,8 @@ def _version(parser: argparse.ArgumentParser) -> None:
 
 _DECLARED: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "list": _list, "get": _get, "open": _open, "diff": _diff, "delete": _delete, "hold": _hold, "release": _release,
-    "ui": _ui, "completion": _completion, "version": _version,
+    "ui": _ui, "completion": _completion, "version": _version, "run": _run, "status": _status, "cancel": _cancel,
+    "tools": _operator, "preflight": _preflight,
 }  # fmt: skip
 
 
@@ -260,5 +338,28 @@ def _check(parsed: argparse.Namespace) -> None:
             raise Usage("a name is of one namespace: give it by -n")
     if parsed.verb == "get" and parsed.output_file and (len(parsed.names) != 1 or parsed.directory != "."):
         raise Usage("-O is for one named artifact, without -d")
-    if parsed.verb in {"open", "diff", "hold", "release"} and parsed.all_namespaces:
+    if parsed.verb in {"open", "diff", "hold", "release", "cancel"} and parsed.all_namespaces:
         raise Usage("a name is of one namespace: give it by -n")
+    if parsed.verb in {"run", "preflight", "tools"} and parsed.all_namespaces:
+        raise Usage("a run belongs to one namespace: give it by -n")
+    if parsed.verb == "status" and parsed.all_namespaces and parsed.name:
+        raise Usage("a name is of one namespace: give it by -n")
+    if parsed.verb == "cancel" and not parsed.reason.strip():
+        raise Usage("--reason is empty: the operator takes that for no cancellation")
+    if parsed.verb == "status" and parsed.wait and not parsed.name:
+        raise Usage("--wait is for one run: name it")
+    if parsed.verb in {"run", "preflight"}:
+        _check_output(parsed)
+
+
+def _check_output(parsed: argparse.Namespace) -> None:
+    """Flags of another mode than the one that is asked for would be lost in silence."""
+    needs = {"pvc": ("claim",), "s3": ("bucket",)}
+    takes = {"pvc": ("claim", "path"), "s3": ("bucket", "prefix", "endpoint")}
+    for flag in needs.get(parsed.mode, ()):
+        if not getattr(parsed, flag):
+            raise Usage(f"--mode {parsed.mode} needs --{flag}")
+    for mode, flags in takes.items():
+        for flag in flags:
+            if mode != parsed.mode and getattr(parsed, flag):
+                raise Usage(f"--{flag} is for --mode {mode}")

@@ -84,6 +84,24 @@ async def all_by_flags(session: Session) -> list[Artifact]:
     return found.artifacts()
 
 
+async def all_of_run(session: Session, uid: str) -> list[Artifact]:
+    """Every artifact of one run, by its UID, so that an earlier run of the same name is left out.
+
+    Raises:
+        Refused: they cannot be listed.
+    """
+    items, query = list[dict[str, Any]](), {"run": uid, "limit": str(PAGE)}
+    while len(items) < MOST_LISTED:
+        page = await session.library.list(session.namespace, query)
+        items += items_of(page)
+        metadata = page.get("metadata")
+        token = metadata.get("continue") if isinstance(metadata, dict) else None
+        if not token or token == query.get("continue"):
+            break
+        query["continue"] = str(token)
+    return [read(item) for item in items]
+
+
 def _is(item: dict[str, Any], wanted: str) -> bool:
     return wanted in {(leaf := read(item).leaf), type_of(leaf)}
 

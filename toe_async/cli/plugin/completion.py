@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from toe_async.cli.plugin.arguments import ALIASES, VERBS, root_parser, verb_parser
+from toe_async.cli.plugin.arguments import ALIASES, OPERATOR_NAMESPACE, VERBS, root_parser, verb_parser
 from toe_async.cli.plugin.text import clean
 
 if TYPE_CHECKING:
     from toe_async.cli.plugin.artifact import Artifact
+    from toe_async.cli.plugin.remote import RemoteLibrary
     from toe_async.collector.library import Library
 
 SECONDS = 2.0
@@ -28,12 +29,21 @@ _PAGE = 500
 NO_FILES, FILES = ":4", ":0"
 """Cobra's directives: the shell adds no file names, or it does as it likes."""
 
-_TAKES_NAME = {"get", "open", "diff", "delete", "hold", "release"}
+_POSITIONALS = {
+    **dict.fromkeys(("get", "open", "diff", "delete", "hold", "release"), "an artifact"),
+    **dict.fromkeys(("run", "preflight"), "a tool"),
+    **dict.fromkeys(("status", "cancel"), "a run"),
+    "completion": "a shell",
+}
+"""What stands behind a verb; with a blank, so that none is the name of a flag."""
+_SEVERAL = {"get", "diff", "delete", "hold", "release"}
+_RUN_KIND = "powertool/"
+_TAKES_OTHERS_ARGUMENTS = {"run", "preflight"}
 _TAKES_FILE = {"kubeconfig", "directory", "output_file"}
 
 
 class Typed(Struct, frozen=True, kw_only=True):
-    """What is being typed: `place` is a flag's name for its value, or `name`, `verb`, `flag`, `shell` or nothing."""
+    """What is being typed: `place` is a flag's name for its value, one of `_POSITIONALS`, `verb`, `flag` or nothing."""
 
     verb: str
     place: str
@@ -81,6 +91,8 @@ def read(words: Sequence[str]) -> Typed:
             options = _options(verb)
         else:
             given.append(each)
+    if verb in _TAKES_OTHERS_ARGUMENTS and "--" in before:
+        return Typed(verb=verb, place="", word=word)
     rest: dict[str, Any] = {"verb": verb, "given": tuple(given), "flags": flags}
     if pending:
         return Typed(place=pending, word=word, **rest)
@@ -91,7 +103,8 @@ def read(words: Sequence[str]) -> Typed:
         return Typed(place="flag", word=word, **rest)
     if not verb:
         return Typed(place="verb", word=word, **rest)
-    return Typed(place="name" if verb in _TAKES_NAME else "shell" if verb == "completion" else "", word=word, **rest)
+    full = bool(given) and verb not in _SEVERAL
+    return Typed(place="" if full else _POSITIONALS.get(verb, ""), word=word, **rest)
 
 
 def _options(verb: str) -> dict[str, argparse.Action]:
@@ -105,7 +118,7 @@ def _local(typed: Typed) -> list[tuple[str, str]]:
     match typed.place:
         case "verb":
             return list(VERBS.items())
-        case "shell":
+        case "a shell":
             return [(shell, "") for shell in ("bash", "zsh", "fish")]
         case "flag":
             return [(name, action.help or "") for name, action in _options(typed.verb).items()]
@@ -126,22 +139,40 @@ async def _asked(typed: Typed) -> list[tuple[str, str]]:
     async with asyncio.timeout(SECONDS):
         flags = argparse.Namespace(kubeconfig=typed.flags.get("kubeconfig"), context=typed.flags.get("context"))
         async with connected(flags) as (library, default):
-            return await _REMOTE[typed.place](library, typed.flags.get("namespace") or default)
+            return await _REMOTE[typed.place](library, typed, typed.flags.get("namespace") or default)
 
 
-async def _names(library: "Library", namespace: str) -> list[tuple[str, str]]:
-    return [(one.name, f"{one.leaf} of {one.pod}") for one in await _page(library, namespace)]
+async def _names(library: "RemoteLibrary", typed: Typed, namespace: str) -> list[tuple[str, str]]:
+    if typed.verb == "get" and typed.word.startswith(_RUN_KIND):
+        return [(f"{_RUN_KIND}{name}", about) for name, about in await _power_tools(library, typed, namespace)]
+    found = [(one.name, f"{one.leaf} of {one.pod}") for one in await _page(library, namespace)]
+    return [*found, (_RUN_KIND, "everything of a run")] if typed.verb == "get" and typed.word else found
 
 
-async def _runs(library: "Library", namespace: str) -> list[tuple[str, str]]:
+async def _tools(library: "RemoteLibrary", typed: Typed, namespace: str) -> list[tuple[str, str]]:
+    from toe_async.cli.plugin.powertools import PowerTools
+
+    home = typed.flags.get("operator_namespace") or OPERATOR_NAMESPACE
+    configs = await PowerTools(library.client).configs(home)
+    return sorted((one.spec.name, one.spec.description) for one in configs)
+
+
+async def _power_tools(library: "RemoteLibrary", typed: Typed, namespace: str) -> list[tuple[str, str]]:
+    from toe_async.cli.plugin.powertools import PowerTools
+
+    found = await PowerTools(library.client).all(namespace)
+    return [(one.metadata.name, f"{one.spec.tool.name}, {one.status.phase or 'Pending'}") for one in found]
+
+
+async def _runs(library: "Library", typed: Typed, namespace: str) -> list[tuple[str, str]]:
     return [(run, "") for run in sorted({one.run for one in await _page(library, namespace)})]
 
 
-async def _pods(library: "Library", namespace: str) -> list[tuple[str, str]]:
+async def _pods(library: "Library", typed: Typed, namespace: str) -> list[tuple[str, str]]:
     return [(pod, "") for pod in sorted({one.pod for one in await _page(library, namespace)})]
 
 
-async def _namespaces(library: "Library", namespace: str) -> list[tuple[str, str]]:
+async def _namespaces(library: "Library", typed: Typed, namespace: str) -> list[tuple[str, str]]:
     return [(name, "") for name in await library.namespaces()]
 
 
@@ -152,9 +183,13 @@ async def _page(library: "Library", namespace: str) -> "list[Artifact]":
     return [read(item) for item in items_of(await library.list(namespace, {"limit": str(_PAGE)}))]
 
 
-_REMOTE: "dict[str, Callable[[Library, str], Awaitable[list[tuple[str, str]]]]]" = {
-    "name": _names,
+_REMOTE: "dict[str, Callable[[RemoteLibrary, Typed, str], Awaitable[list[tuple[str, str]]]]]" = {
+    "an artifact": _names,
+    "a tool": _tools,
+    "a run": _power_tools,
     "run": _runs,
     "pod": _pods,
     "namespace": _namespaces,
+    "operator_namespace": _namespaces,
+    "from_namespaces": _namespaces,
 }

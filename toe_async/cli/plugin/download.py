@@ -8,8 +8,9 @@ part is thrown away and everything fetched once more. Interruption leaves the pa
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -19,7 +20,7 @@ from toe_async.cli.plugin.folder import Folder
 from toe_async.cli.plugin.naming import part_name
 from toe_async.cli.plugin.progress import Meter
 from toe_async.collector.errors import Refused
-from toe_async.collector.library import Library
+from toe_async.collector.library import Body
 from toe_async.sinks.uninterrupted import in_thread
 
 _AT_ONCE = 1 << 20
@@ -34,10 +35,19 @@ class Target(Struct, frozen=True):
     replace: bool
 
 
+class Contents(Protocol):
+    """Where the bytes come from: the collector's library, or a pod that keeps them."""
+
+    def content(
+        self, namespace: str, name: str, first: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[Body]:
+        """Open the bytes from `first` to before `end`, else to the end."""
+
+
 class Fetch:
     """Fetches artifacts, one after another or several at once. `moved` is called with each name and count of bytes."""
 
-    def __init__(self, library: Library, meter: Meter, moved: Callable[[str, int], None]) -> None:
+    def __init__(self, library: Contents, meter: Meter, moved: Callable[[str, int], None]) -> None:
         self._library, self._meter, self._moved = library, meter, moved
 
     async def save(self, found: Artifact, target: Target) -> None:

@@ -4,22 +4,40 @@ import asyncio
 import hashlib
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Any
 
 from msgspec import Struct
 
 from toe_async.cli.plugin import choosing, folder, printing
 from toe_async.cli.plugin.artifact import Artifact, fetchable, read
-from toe_async.cli.plugin.download import Fetch, Target
+from toe_async.cli.plugin.download import Contents, Fetch, Target
 from toe_async.cli.plugin.exits import Exit, Stopped, code_of, together
+from toe_async.cli.plugin.kept import SCHEME, Kept, is_kept, kept_of
 from toe_async.cli.plugin.naming import file_name
+from toe_async.cli.plugin.powertools import PowerTools
 from toe_async.cli.plugin.progress import Meter, line
 from toe_async.cli.plugin.session import Session, each
 from toe_async.collector.errors import Refused
+from toe_async.collector.library import Body
 
 AT_ONCE = 3
+_RUNS = frozenset({"powertool", "powertools", "pt"})
 _LOOKUPS_AT_ONCE = 8
+
+
+class Sources:
+    """Where each artifact's bytes are: in the collector, or in the pod that keeps them."""
+
+    def __init__(self, library: Contents, kept: Kept) -> None:
+        self.library, self.kept = library, kept
+
+    def content(
+        self, namespace: str, name: str, first: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[Body]:
+        """Open the bytes of one."""
+        source: Contents = self.kept if name.startswith(SCHEME) else self.library
+        return source.content(namespace, name, first, end)
 
 
 class Outcome(Struct, frozen=True):
@@ -44,7 +62,8 @@ async def run(session: Session) -> Exit:
 
     with ExitStack() as stack:
         into = stack.enter_context(folder.opened(directory or ".", make=not name))
-        fetch, claimed = Fetch(session.library, meter, moved), set[str]()
+        sources = Sources(session.library, Kept(session.library.client, wanted))
+        fetch, claimed = Fetch(sources, meter, moved), set[str]()
 
         async def one(found: Artifact) -> Outcome:
             label = found.name
@@ -74,6 +93,12 @@ async def run(session: Session) -> Exit:
     if arguments.output in {"json", "yaml"}:
         form = printing.as_json if arguments.output == "json" else printing.as_yaml
         console.table([form({"files": [_told(found, file) for found, file in done]})])
+    if wanted and len(done) == len(wanted):
+        left = await sources.kept.release([one for one in wanted if is_kept(one)])
+        if left:
+            console.note(
+                f"The pods keep {left} files more than the run's status names; mode collector has room for all."
+            )
     failures = [*unknown, *(outcome.failure for outcome in outcomes if outcome.failure)]
     if failures and len(done) + len(failures) > 1:
         console.note(f"{len(done)} fetched, {len(failures)} not.")
@@ -89,21 +114,46 @@ async def _wanted(session: Session) -> tuple[list[Artifact], list[Exit]]:
             raise Stopped("no artifact is chosen by these flags")
         return found, []
 
-    async def look(name: str) -> Artifact | Exit:
+    async def look(name: str) -> list[Artifact] | Exit:
+        kind, slash, run = name.partition("/")
         try:
-            return read(await session.library.get(session.namespace, name))
+            if slash and kind in _RUNS:
+                return await _of_run(session, run)
+            return [read(await session.library.get(session.namespace, name))]
         except Refused as no:
             session.console.error(f"{name}: {no.message}")
             return code_of(no)
+        except Stopped as stopped:
+            session.console.error(f"{name}: {stopped}")
+            return Exit.FAILED
 
     answers = await each(dict.fromkeys(names), look, _LOOKUPS_AT_ONCE)
-    return [one for one in answers if isinstance(one, Artifact)], [one for one in answers if isinstance(one, Exit)]
+    found = [one for answer in answers if isinstance(answer, list) for one in answer]
+    return found, [one for one in answers if isinstance(one, Exit)]
+
+
+async def _of_run(session: Session, run: str) -> list[Artifact]:
+    """Everything that a run of a tool has left where this program can reach it.
+
+    Raises:
+        Stopped: it has left nothing, or it is somewhere else.
+    """
+    found = await PowerTools(session.library.client).get(session.namespace, run)
+    mode = found.spec.output.mode
+    if mode in {"pvc", "s3"}:
+        places = ", ".join(one.uri for one in found.status.artifacts[:20]) or "nowhere yet"
+        raise Stopped(f"the output of mode {mode} is not ours to fetch; it is at {places}")
+    held = kept_of(found) if mode == "ephemeral" else await choosing.all_of_run(session, found.metadata.uid)
+    if not held:
+        raise Stopped(f"the run has left nothing yet; kubectl toe status {run} tells why")
+    return held
 
 
 async def _to_stdout(session: Session, found: Artifact) -> Exit:
     """Write the bytes to stdout as they come; the exit code tells at the end whether the digest is right."""
     found, digest = fetchable(found), hashlib.sha256()
-    async with session.library.content(found.namespace, found.name, 0, found.size) as body:
+    sources = Sources(session.library, Kept(session.library.client, [found]))
+    async with sources.content(found.namespace, found.name, 0, found.size) as body:
         async for piece in body.pieces:
             digest.update(piece)
             await asyncio.to_thread(sys.stdout.buffer.write, piece)

@@ -19,6 +19,11 @@ _CLUSTER = {
     "hold": "holding",
     "release": "holding",
     "ui": "ui",
+    "run": "running",
+    "status": "standing",
+    "cancel": "cancelling",
+    "tools": "tools",
+    "preflight": "preflighting",
 }
 
 

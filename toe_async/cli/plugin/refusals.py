@@ -1,6 +1,6 @@
 """What the API server and the collector refuse with, as sentences that name the way out."""
 
-from toe_async.apis.kinds import ARTIFACTS
+from toe_async.apis.kinds import ARTIFACTS, Kind
 from toe_async.collector.errors import Refused
 from toe_async.kube.errors import (
     ApiError,
@@ -14,9 +14,13 @@ from toe_async.kube.errors import (
 )
 
 
-def refused(error: KubeError) -> Refused:
+def refused(error: KubeError, kind: Kind = ARTIFACTS) -> Refused:
     """The refusal that a failed request stands for; its status is what exit codes are made of (exits.code_of)."""
     match error:
+        case NotFound(reason="Unknown") if kind is not ARTIFACTS:
+            return Refused(
+                404, "NotServed", f"this cluster does not know {kind.crd_name}; install the CRDs, or choose --context"
+            )
         case NotFound(reason="Unknown"):  # plain text: nothing below the group is known to the API server
             return Refused(
                 404,
@@ -24,7 +28,9 @@ def refused(error: KubeError) -> Refused:
                 f"the collector's API is not registered here: there is no APIService {ARTIFACTS.api_service}; "
                 "deploy the collector, or choose another --context",
             )
-        case ApiError(status=502 | 503 | 504, reason="Unknown"):  # not the collector's words, hence the way to it
+        case ApiError(status=502 | 503 | 504, reason="Unknown") if (
+            kind is ARTIFACTS
+        ):  # not the collector's words, hence the way to it
             return Refused(
                 503,
                 "Unavailable",

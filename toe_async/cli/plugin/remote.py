@@ -41,7 +41,7 @@ class RemoteLibrary:
     """`collector.library.Library` over a client. Safe for concurrent calls; every failure is a `Refused`."""
 
     def __init__(self, client: Client, default_namespace: str) -> None:
-        self._client, self._default = client, default_namespace
+        self.client, self._default = client, default_namespace
         self._looking = asyncio.Lock()
         self._known: tuple[float, list[str]] = (float("-inf"), [])
 
@@ -123,7 +123,7 @@ class RemoteLibrary:
     @asynccontextmanager
     async def content(self, namespace: str, name: str, first: int = 0, end: int | None = None) -> AsyncIterator[Body]:
         """Its bytes, in as many requests as that takes; broken ones are gone on with (see ranges)."""
-        ranges = Ranges(self._client, _request("GET", namespace, name, "content").path, first, end)
+        ranges = Ranges(self.client, _request("GET", namespace, name, "content").path, first, end)
         try:
             await ranges.start()
             assert ranges.end is not None
@@ -148,7 +148,7 @@ class RemoteLibrary:
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
-                async with self._client.open(request) as answer:
+                async with self.client.open(request) as answer:
                     body = bytearray()
                     async for piece in answer.pieces:
                         body += piece
@@ -173,7 +173,7 @@ class RemoteLibrary:
 
     async def _json(self, request: Request) -> dict[str, Any]:
         try:
-            answer = msgspec.json.decode(await self._client.send(request))
+            answer = msgspec.json.decode(await self.client.send(request))
         except KubeError as error:
             raise refused(error) from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -42,6 +42,7 @@ _FIELDS: Final = {
     "trigger": "Why it was taken, in a sentence with the figures.",
     "triggeredAt": "When the decision to take it fell.",
     "retentionDays": "Days after which it is removed, as its run asked for; absent: the collector's own rule.",
+    "details": "How it came about, for readers: the tool's arguments, its image and digest, and the like.",
     "hold": f"Why it is kept from retention and deletion; empty when it is not. Set by annotation {HOLD}.",
 }
 _META: Final = {

@@ -48,6 +48,7 @@ class _Facts(Wire, frozen=True, kw_only=True):
     trigger: str = ""
     triggered_at: Instant | None = None
     retention_days: int | None = None
+    details: dict[str, str] = field(default_factory=dict)
     hold: str = ""
 
 

@@ -252,6 +252,7 @@ def _facts(one: Artifact) -> Element:
             if facts.labels
             else "",
         ),
+        *((_words(key), _code(value)) for key, value in sorted(facts.details.items())),
         ("Triggered", wording.moment(facts.triggered_at) if facts.triggered_at else ""),
         ("Stored", wording.moment(one.stored_at)),
         ("Kept for", f"{facts.retention_days} days" if facts.retention_days else ""),
@@ -267,6 +268,11 @@ def _facts(one: Artifact) -> Element:
     return _section(
         h2("What is known"), dl([div(dt(word), dd(value)) for word, value in known if value != ""], cls="facts")
     )
+
+
+def _words(key: str) -> str:
+    """`imageDigest` as people write it: Image digest."""
+    return "".join(f" {char.lower()}" if char.isupper() else char for char in key).strip().capitalize()
 
 
 def _small(text: str) -> Node:

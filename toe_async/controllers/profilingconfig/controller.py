@@ -32,6 +32,7 @@ from toe_async.lib.clock import Clock
 from toe_async.runtime.controller import Result
 from toe_async.runtime.informer import Informer
 from toe_async.runtime.keys import Key
+from toe_async.runtime.statuses import OwnWrites
 from toe_async.runtime.workqueue import WorkQueue
 from toe_async.telemetry import log
 from toe_async.telemetry.metrics import OperatorMetrics
@@ -78,7 +79,7 @@ class ProfilingConfigController:
         self._policy_known = policy_known
         self._collector, self._max_captures = collector, max_captures
         self._memories: dict[ConfigKey, Memory] = {}
-        self._latest: dict[ConfigKey, ProfilingConfig] = {}
+        self._own: OwnWrites[ConfigKey, ProfilingConfig] = OwnWrites()
         self._claims = Claims()
         self._due: dict[ConfigKey, float] = {}
         self._waiting: dict[ConfigKey, None] = {}  # those with a pod that found no place, the longest waiting first
@@ -184,7 +185,7 @@ class ProfilingConfigController:
 
     async def reconcile(self, key: ConfigKey) -> Result:
         """Observe, plan, apply."""
-        config = self._newest(key)
+        config = self._own.newest(key, self._configs[key.group].store.get(Key(key.namespace, key.name)))
         if config is None:
             self._forget(key)
             return Result()
@@ -218,7 +219,7 @@ class ProfilingConfigController:
             self._fence()
             try:
                 with self._claims.writing(key, config, decided.starts):
-                    self._latest[key] = await self._ledger.write(key, config, decided.status)
+                    self._own.wrote(key, await self._ledger.write(key, config, decided.status))
             except NotFound:
                 return Result()
             except Conflict:
@@ -252,18 +253,6 @@ class ProfilingConfigController:
             self._metrics.profiling_threshold_violations.labels(resource).inc()
         self._metrics.duplicate_captures_prevented.inc(decided.duplicates)
 
-    def _newest(self, key: ConfigKey) -> ProfilingConfig | None:
-        """The configuration as the watch has it, or as our own last write returned it while the watch is behind."""
-        cached = self._configs[key.group].store.get(Key(key.namespace, key.name))
-        written = self._latest.get(key)
-        if cached is None or written is None:
-            self._latest.pop(key, None)
-            return cached
-        if written.metadata.uid == cached.metadata.uid and _older(cached, written):
-            return written
-        del self._latest[key]
-        return cached
-
     def _memory(self, key: ConfigKey, config: ProfilingConfig) -> Memory:
         memory = self._memories.get(key)
         if memory is None or memory.uid != config.metadata.uid:
@@ -274,17 +263,11 @@ class ProfilingConfigController:
 
     def _forget(self, key: ConfigKey) -> None:
         self._memories.pop(key, None)
-        self._latest.pop(key, None)
+        self._own.forget(key)
         self._due.pop(key, None)
         self._waiting.pop(key, None)
         self._claims.forget(key)
         self._runner.forget(key)
-
-
-def _older(one: ProfilingConfig, other: ProfilingConfig) -> bool:
-    """Whether ``one`` is known to be older. Versions are numbers on every server we know; else nothing is claimed."""
-    first, second = one.metadata.resource_version, other.metadata.resource_version
-    return first.isdecimal() and second.isdecimal() and int(first) < int(second)
 
 
 def _reference(key: ConfigKey, config: ProfilingConfig) -> ObjectRef:

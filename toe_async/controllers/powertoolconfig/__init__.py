@@ -1,0 +1,1 @@
+"""PowerToolConfig: whether an approved tool can be run, told before anybody runs it."""
