@@ -106,9 +106,10 @@ def test_files_of_a_ring_are_named_in_the_order_of_time(tmp_path: Path) -> None:
     }
 
 
-# py-spy: SIGTERM ends it without a profile, SIGINT makes it write.
+# py-spy: SIGTERM ends it without a profile, SIGINT makes it write, and a second one means nothing.
 PY_SPY = """
 def end(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     open("profile.folded", "w").write("a;b 3\\n")
     print("wrote a profile")
     sys.exit(0)
