@@ -8,6 +8,7 @@ Settings, all from the environment:
   ``docker build -t localhost/$1:dev -f $3 $2 && kind load docker-image localhost/$1:dev``.
 - ``TOE_CLUSTER_TOOL``: the cluster tool (default ../shared/cluster/cluster), also used for faults (kill, start, pause,
   resume, cut, heal); tests that need those are skipped where it is missing.
+- ``TOE_E2E_AWAY``: how many seconds the collector is away while tools store (default 60).
 - ``TOE_E2E_AUDIT_LOG``: the API server's audit log; default logs/audit.log beside the kubeconfig, where that exists.
 """
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from toe_async.apis.meta import LabelSelectorRequirement
 from toe_async.apis.schema import Schema, rule, rules
 
 DAY_SECONDS: Final = 86_400
@@ -12,6 +13,42 @@ CONTAINER_PATTERN: Final = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
 SUBDOMAIN_PATTERN: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
 LABEL_VALUE_PATTERN: Final = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 ATOMIC: Final[Schema] = {"x-kubernetes-list-type": "atomic"}
+
+LABEL_KEYS: Final[Schema] = rules(
+    rule("self.all(key, size(key) > 0 && size(key) <= 316)", "a label key has 1 to 316 characters", "FieldValueInvalid")
+)
+"""The `extra_json_schema` of a map by label keys."""
+
+MatchExpressions = Annotated[
+    tuple[
+        Annotated[
+            LabelSelectorRequirement,
+            Meta(
+                description="One requirement on a label.",
+                extra_json_schema=rules(
+                    rule(
+                        "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
+                        "operators In and NotIn need at least one value",
+                        "FieldValueRequired",
+                        ".values",
+                    ),
+                    rule(
+                        "self.operator in ['In', 'NotIn'] || !has(self.values) || size(self.values) == 0",
+                        "operators Exists and DoesNotExist take no values; remove them or use In or NotIn",
+                        "FieldValueForbidden",
+                        ".values",
+                    ),
+                ),
+            ),
+        ],
+        ...,
+    ],
+    Meta(
+        description="Further requirements on labels; all of them must hold.",
+        max_length=20,
+        extra_json_schema=ATOMIC,
+    ),
+]
 
 # Go's own syntax, less its sign and its bare zero.
 _GO_DURATION: Final = "^([0-9]+([.][0-9]+)?(h|m|s|ms))+$"

@@ -6,8 +6,14 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from toe_async.apis.fieldtypes import ATOMIC, CONTAINER_PATTERN, LABEL_VALUE_PATTERN, TOOL_NAME_PATTERN
-from toe_async.apis.meta import LabelSelectorRequirement, Wire
+from toe_async.apis.fieldtypes import (
+    CONTAINER_PATTERN,
+    LABEL_KEYS,
+    LABEL_VALUE_PATTERN,
+    TOOL_NAME_PATTERN,
+    MatchExpressions,
+)
+from toe_async.apis.meta import Wire
 from toe_async.apis.powertoolstatus import MAX_TARGETS
 from toe_async.apis.schema import PROMISED, rule, rules
 from toe_async.apis.selectors import Selector
@@ -28,45 +34,10 @@ class TargetSelector(Wire, frozen=True, kw_only=True):
         Meta(
             description="Labels that a pod must carry, each with this value.",
             max_length=64,
-            extra_json_schema=rules(
-                rule(
-                    "self.all(key, size(key) > 0 && size(key) <= 316)",
-                    "a label key has 1 to 316 characters",
-                    "FieldValueInvalid",
-                )
-            ),
+            extra_json_schema=LABEL_KEYS,
         ),
     ] = field(default_factory=dict)
-    match_expressions: Annotated[
-        tuple[
-            Annotated[
-                LabelSelectorRequirement,
-                Meta(
-                    description="One requirement on a label.",
-                    extra_json_schema=rules(
-                        rule(
-                            "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
-                            "operators In and NotIn need at least one value",
-                            "FieldValueRequired",
-                            ".values",
-                        ),
-                        rule(
-                            "self.operator in ['In', 'NotIn'] || !has(self.values) || size(self.values) == 0",
-                            "operators Exists and DoesNotExist take no values; remove them or use In or NotIn",
-                            "FieldValueForbidden",
-                            ".values",
-                        ),
-                    ),
-                ),
-            ],
-            ...,
-        ],
-        Meta(
-            description="Further requirements on labels; all of them must hold.",
-            max_length=20,
-            extra_json_schema=ATOMIC,
-        ),
-    ] = ()
+    match_expressions: MatchExpressions = ()
 
     def compiled(self) -> Selector:
         """The selector. Raises ValueError for an expression that admission would have refused."""

@@ -10,7 +10,8 @@ from typing import Annotated, Final
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from toe_async.apis.meta import Decoder, LabelSelectorRequirement, ObjectMeta, Wire
+from toe_async.apis.fieldtypes import LABEL_KEYS, LABEL_VALUE_PATTERN, MatchExpressions
+from toe_async.apis.meta import Decoder, ObjectMeta, Wire
 from toe_async.apis.profilingstatus import (
     MAX_COOLDOWNS,
     MAX_RECENT,
@@ -53,7 +54,6 @@ _DAY: Final = 86_400
 _MOST_PERCENT: Final = 100_000
 _Percent = Annotated[int, Meta(ge=0, le=_MOST_PERCENT)]
 _NAMESPACE: Final = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
-_LABEL_VALUE: Final = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 
 _ENDPOINT_RULE: Final = r"self == '' || self.matches('^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?/?$')"
 
@@ -81,50 +81,15 @@ class PodSelector(Wire, frozen=True, kw_only=True):
         ),
     ] = ""
     label_selector: Annotated[
-        dict[str, Annotated[str, Meta(description="Value of the label.", max_length=63, pattern=_LABEL_VALUE)]],
+        dict[str, Annotated[str, Meta(description="Value of the label.", max_length=63, pattern=LABEL_VALUE_PATTERN)]],
         Meta(
             description="Labels that a pod must carry, as a plain map; empty means every pod of the namespace.",
             max_length=64,
             extra=PROMISED,
-            extra_json_schema=rules(
-                rule(
-                    "self.all(key, size(key) > 0 && size(key) <= 316)",
-                    "a label key has 1 to 316 characters",
-                    "FieldValueInvalid",
-                )
-            ),
+            extra_json_schema=LABEL_KEYS,
         ),
     ] = field(default_factory=dict)
-    match_expressions: Annotated[
-        tuple[
-            Annotated[
-                LabelSelectorRequirement,
-                Meta(
-                    description="One requirement on a label.",
-                    extra_json_schema=rules(
-                        rule(
-                            "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
-                            "operators In and NotIn need at least one value",
-                            "FieldValueRequired",
-                            ".values",
-                        ),
-                        rule(
-                            "self.operator in ['In', 'NotIn'] || !has(self.values) || size(self.values) == 0",
-                            "operators Exists and DoesNotExist take no values; remove them or use In or NotIn",
-                            "FieldValueForbidden",
-                            ".values",
-                        ),
-                    ),
-                ),
-            ],
-            ...,
-        ],
-        Meta(
-            description="Further requirements on labels; all of them must hold.",
-            max_length=20,
-            extra_json_schema={"x-kubernetes-list-type": "atomic"},
-        ),
-    ] = ()
+    match_expressions: MatchExpressions = ()
 
     def compiled(self) -> Selector:
         """The label part as a selector. Raises ValueError for an expression that admission would have refused."""

@@ -119,11 +119,5 @@ def capture_of(tool: PowerTool, config: PowerToolConfigSpec, run: str, member: M
         ),
         tool=config,
         spec=replace(tool.spec, suspend=False),
-        matching_labels=_matching_labels(tool, pod),
+        matching_labels=tool.spec.targets.label_selector.matching_labels(pod.labels),
     )
-
-
-def _matching_labels(tool: PowerTool, pod: Pod) -> dict[str, str]:
-    selector = tool.spec.targets.label_selector
-    keys = {*selector.match_labels, *(one.key for one in selector.match_expressions)}
-    return {key: pod.labels[key] for key in sorted(keys) if key in pod.labels}
