@@ -165,6 +165,19 @@ def tool_containers(kube: Kube, namespace: str) -> dict[str, list[Object]]:
     return found
 
 
+def at_work(kube: Kube, namespace: str, name: str, pods: int) -> Object:
+    """The status of a PowerTool once the containers of its tools run in so many pods."""
+    held = wait_for(kube, namespace, name, f"{pods} run", lambda s: s.get("runningPods") == pods)
+    wanted = set(held["activePods"].values())
+
+    def up() -> bool:
+        found = [one for each in tool_containers(kube, namespace).values() for one in each if one["name"] in wanted]
+        return len(found) == pods and all("running" in one["state"] for one in found)
+
+    until(f"the containers of {namespace}/{name} run", up, seconds=60)
+    return held
+
+
 def spans(containers: Sequence[Object]) -> list[tuple[datetime, datetime]]:
     """When each container of a tool began and ended, by its own account."""
     ended = [one["state"]["terminated"] for one in containers if "terminated" in one["state"]]

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.harness import AGENTS, SYSTEM, Kube, kill_pod, until
 from tests.e2e.powertools import (
     GROUP,
+    at_work,
     condition,
     finished,
     powertool,
@@ -115,9 +116,8 @@ def test_output_waits_for_a_collector_that_is_away(installed: Kube, scene: str) 
 
 def test_no_credential_is_anywhere_to_be_found(installed: Kube, scene: str) -> None:
     """Tokens reach a tool's container over stdin alone: no object, Event, log or process shows one."""
-    installed.apply(powertool("discreet", "stay", duration="8s"), namespace=scene)
-    wait_for(installed, scene, "discreet", "runs", lambda s: s.get("runningPods") == 3)
-    held = status(installed, scene, "discreet")
+    installed.apply(powertool("discreet", "stay", duration="15s"), namespace=scene)
+    held = at_work(installed, scene, "discreet", 3)
     shown = "\n".join(
         [
             installed("-n", scene, "get", "pods,events,powertools", "-o", "json").out,
@@ -139,8 +139,8 @@ def test_no_credential_is_anywhere_to_be_found(installed: Kube, scene: str) -> N
 
 
 def test_orders_of_somebody_else_who_may_attach_are_refused(installed: Kube, scene: str) -> None:
-    installed.apply(powertool("target-of-orders", "stay", duration="15s"), namespace=scene)
-    held = wait_for(installed, scene, "target-of-orders", "runs", lambda s: s.get("runningPods") == 3)
+    installed.apply(powertool("target-of-orders", "stay", duration="20s"), namespace=scene)
+    held = at_work(installed, scene, "target-of-orders", 3)
     row = held["targets"][0]
     forged = json.dumps({"type": "orders", "orders": {"capture": "x", "argv": ["touch", "/tmp/forged"]}})
     argv = ["kubectl", f"--kubeconfig={installed.kubeconfig}", "-n", scene, "attach", "-i", row["pod"]]

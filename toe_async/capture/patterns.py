@@ -8,9 +8,12 @@ character, so that no expression and no text make it try one way after another f
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from re import _constants as op  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any, Final
+
+# Python's own reader of expressions, which has no public name and no types.
+op: Any = import_module("re._constants")
+parser: Any = import_module("re._parser")
 
 MOST_STATES: Final = 8192
 """Of one expression, its counted repetitions written out."""
